@@ -1,0 +1,191 @@
+"""Executors: how a node runs tasks. An executor turns a task into a Controller; the core owns the state machine.
+
+Expected ends are typed. `TaskPreparedError` and `TaskStartedError` mean that the step had been done before and count
+as success; `TaskRejectedError` and `ExitError` end the task; `TemporaryError` asks for the same step again. Any other
+exception ends the task (REJECTED before STARTING, FAILED from there on), never the agent.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from swarmcore.api.objects_pb2 import Config, Node, Secret, Task
+from swarmcore.api.types_pb2 import ContainerStatus, NodeDescription, PortStatus
+from swarmcore.errors import SwarmError
+
+
+class ExecutorError(SwarmError):
+    """The root of what executors raise on purpose."""
+
+
+class TaskPreparedError(ExecutorError):
+    """`prepare` was done before; the core goes on as if it had just succeeded."""
+
+
+class TaskStartedError(ExecutorError):
+    """`start` was done before; the core goes on as if it had just succeeded."""
+
+
+class TaskRejectedError(ExecutorError):
+    """The task can never run here. The text says which field, or the engine's words."""
+
+
+class TemporaryError(ExecutorError):
+    """The step failed for now (engine away, registry busy). The core shows the text and tries again."""
+
+
+class ExitError(ExecutorError):
+    """What the task ran ended with `code` other than 0, or was found unhealthy."""
+
+    def __init__(self, code: int, cause: str = "") -> None:
+        super().__init__(f"task: non-zero exit ({code})" + (f": {cause}" if cause else ""))
+        self.code = code
+        self.cause = cause
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependencies:
+    """What a task may read, resolved by id: only what its own spec references."""
+
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
+    configs: Mapping[str, Config] = field(default_factory=dict)
+
+
+class Controller(ABC):
+    """One task on one engine. Every method may be called again; all but `wait` return within their own deadlines.
+
+    Cancelling a method leaves things so that calling it again goes on from there.
+    """
+
+    handle: bytes | None = None
+    """Opaque; the agent stores it with the task after each step and hands it to `Executor.recover`. Under 64 KiB."""
+
+    @abstractmethod
+    async def update(self, task: Task) -> None:
+        """Take a newer version of the task. Never touches what already runs."""
+
+    @abstractmethod
+    async def prepare(self) -> None:
+        """Make all that `start` needs: image, volumes, container. Nothing runs yet."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Start it, and return when it runs and, with a health check, is healthy."""
+
+    @abstractmethod
+    async def wait(self) -> None:
+        """Return when it ended with exit code 0; raise ExitError for any other end."""
+
+    @abstractmethod
+    async def shutdown(self) -> None:
+        """Stop it gracefully within the spec's grace period (default 10 s), then kill. Idempotent."""
+
+    @abstractmethod
+    async def terminate(self) -> None:
+        """Kill it now. Idempotent."""
+
+    @abstractmethod
+    async def remove(self) -> None:
+        """Remove everything that was made for it. Idempotent, in every state."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Release what this object holds (pending calls end); what runs goes on running."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostInfo:
+    """What the core tells an executor about its node when it is made."""
+
+    state_dir: str
+    """A folder of the executor's own, absolute, mode 0700; it exists."""
+    engine_addr: str = ""
+    """The operator's `--engine-addr`, or empty."""
+    generic_resources: str = ""
+    """The operator's `--generic-node-resources` as typed."""
+
+
+class Executor(ABC):
+    """An engine that runs tasks on this node."""
+
+    @abstractmethod
+    async def describe(self) -> NodeDescription:
+        """What the node can offer, asked every 20 s. Raises TemporaryError when the engine does not answer."""
+
+    @abstractmethod
+    async def configure(self, node: Node) -> None:
+        """Take the node object as the managers see it. Called at each change of it."""
+
+    @abstractmethod
+    async def controller(self, task: Task, dependencies: Dependencies) -> Controller:
+        """Make the Controller of a task. Raises TaskRejectedError for a spec that this engine can't honour."""
+
+    @abstractmethod
+    async def recover(self, task: Task, handle: bytes | None, dependencies: Dependencies) -> Controller | None:
+        """Re-attach to what still runs for `task` after the agent restarted; None where nothing is left of it."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """End pending calls and close connections. What runs goes on running."""
+
+
+class ExecutorFactory(Protocol):
+    """Offered by `swarmcore_executors`. Cheap to make; connects to nothing until `create`."""
+
+    name: str
+    """Capability `executor/<name>`, and what `--executor` names."""
+    runtimes: frozenset[str]
+    """Task runtimes it runs: `container`, or kinds of generic runtimes such as `process`."""
+    automatic: int
+    """`--executor auto` takes the lowest positive number that is available; 0 is never taken by itself."""
+
+    async def available(self, host: HostInfo) -> bool:
+        """Whether the engine answers here, within 2 s. A missing engine is a fact, not an error."""
+        ...
+
+    async def create(self, host: HostInfo) -> Executor:
+        """Connect. Raises ConfigurationError in one line that says what to do."""
+        ...
+
+
+@runtime_checkable
+class ContainerStatuser(Protocol):
+    """Optional ability of a Controller: what the engine knows of the container."""
+
+    async def container_status(self) -> ContainerStatus | None: ...
+
+
+@runtime_checkable
+class PortStatuser(Protocol):
+    """Optional ability of a Controller: the ports as published on the host."""
+
+    async def port_status(self) -> PortStatus | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """A piece of output as the task wrote it."""
+
+    stream: int
+    """1 stdout, 2 stderr."""
+    timestamp_ns: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogOptions:
+    follow: bool = False
+    tail: int | None = None
+    """Number of last lines; None for all."""
+    since_ns: int | None = None
+    streams: frozenset[int] = frozenset({1, 2})
+
+
+@runtime_checkable
+class LogSource(Protocol):
+    """Optional ability of a Controller: what the task printed."""
+
+    def logs(self, options: LogOptions) -> AsyncIterator[LogLine]: ...
