@@ -1,0 +1,1 @@
+"""Decides which nodes may join: token, auto, manual, psk."""

@@ -1,0 +1,1 @@
+"""Keeps tasks on nodes that satisfy their constraints."""

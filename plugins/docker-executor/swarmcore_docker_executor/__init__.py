@@ -1,0 +1,1 @@
+"""Runs tasks as containers on Docker Engine."""

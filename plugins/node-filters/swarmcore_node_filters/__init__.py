@@ -1,0 +1,1 @@
+"""Resources, platform, host ports, engine plugins and replicas per node."""

@@ -1,0 +1,1 @@
+"""Decides whether a task that ended gets a successor."""

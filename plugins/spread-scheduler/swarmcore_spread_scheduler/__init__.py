@@ -1,0 +1,1 @@
+"""Spreads tasks over nodes, with placement preferences; binpack beside it."""
