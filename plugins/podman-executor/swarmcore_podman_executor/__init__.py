@@ -1,1 +1,0 @@
-"""Runs tasks as containers on Podman."""
