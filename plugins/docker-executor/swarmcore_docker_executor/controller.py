@@ -1,0 +1,275 @@
+"""One task as one container. Every wait is for news from the event stream; the engine is then asked how things are."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import Any
+
+from swarmcore.api.objects_pb2 import Task
+from swarmcore.api.types_pb2 import ContainerStatus, PortConfig, PortStatus
+from swarmcore.plugin.executor import (
+    Controller,
+    Dependencies,
+    ExitError,
+    TaskPreparedError,
+    TaskRejectedError,
+    TaskStartedError,
+    TemporaryError,
+)
+from swarmcore_docker_executor import spec
+from swarmcore_docker_executor.engine import Engine, EngineError
+from swarmcore_docker_executor.events import Events
+from swarmcore_docker_executor.files import MemoryFolder
+
+RECHECK_SECONDS = 30.0
+"""Level-triggered: even without news, a running container is looked at this often."""
+KILL_SECONDS = 10.0
+
+Inspected = dict[str, Any]
+
+
+class ContainerGoneError(TaskRejectedError):
+    """The container was removed behind our back."""
+
+
+class DockerController(Controller):
+    """Drives the container of one task."""
+
+    def __init__(
+        self, engine: Engine, events: Events, memory: MemoryFolder, task: Task, dependencies: Dependencies
+    ) -> None:
+        self._engine = engine
+        self._events = events
+        self._memory = memory
+        self._task = task
+        self._dependencies = dependencies
+        self._name = spec.container_name(task)
+        self._seen: Inspected | None = None
+        self._closed = asyncio.Event()
+
+    async def update(self, task: Task) -> None:
+        self._task = task
+
+    # Life
+
+    async def prepare(self) -> None:
+        request = spec.create_request(self._task, api=self._engine.api, files=[])
+        found = await self._find()
+        if found is not None:
+            raise TaskPreparedError(f"container {self._name!r} exists already")
+        await self._fetch_image()
+        mounts = await self._engine.run(lambda: self._memory.mounts(self._task, self._dependencies))
+        request["HostConfig"]["Mounts"] += mounts
+        try:
+            made = await self._engine.call("POST", "/containers/create", params={"name": self._name}, body=request)
+        except EngineError as error:
+            if error.code == 409 and await self._find() is not None:
+                raise TaskPreparedError(f"container {self._name!r} exists already") from error
+            raise TaskRejectedError(str(error)) from error
+        self._remember(made["Id"])
+
+    async def start(self) -> None:
+        found = await self._inspect()
+        if found["State"]["Status"] != "created":
+            if not self._waits_for_health(found):
+                raise TaskStartedError(f"container {self._name!r} was started before")
+        else:
+            try:
+                await self._engine.call("POST", f"/containers/{self._id}/start")
+            except EngineError as error:
+                raise TaskRejectedError(str(error)) from error
+            found = await self._inspect()
+        if spec.has_healthcheck(self._task, found):
+            await self._wait_healthy()
+
+    async def wait(self) -> None:
+        with self._events.watch(self._name) as watcher:
+            while True:
+                try:
+                    found = await self._inspect()
+                except TemporaryError:
+                    # The engine is away. What runs may well go on; the stream wakes us when it answers again.
+                    await watcher.wait(RECHECK_SECONDS)
+                    continue
+                _raise_if_ended(found)
+                if found["State"]["Status"] == "exited":
+                    return
+                if _health(found) == "unhealthy":
+                    await self.shutdown()
+                    raise ExitError(1, "unhealthy container")
+                await watcher.wait(RECHECK_SECONDS)
+
+    async def _wait_healthy(self) -> None:
+        with self._events.watch(self._name) as watcher:
+            while True:
+                found = await self._inspect()
+                _raise_if_ended(found)
+                if found["State"]["Status"] == "exited" or _health(found) == "healthy":
+                    return
+                if _health(found) == "unhealthy":
+                    await self.shutdown()
+                    raise ExitError(1, "unhealthy container")
+                await watcher.wait(RECHECK_SECONDS)
+
+    @staticmethod
+    def _waits_for_health(found: Inspected) -> bool:
+        return bool(found["State"]["Status"] == "running" and _health(found) == "starting")
+
+    async def shutdown(self) -> None:
+        signal = self._task.spec.container.stop_signal or await self._stop_signal()
+        if not await self._signal(signal):
+            return
+        if not await self._wait_stopped(spec.stop_grace(self._task)):
+            await self.terminate()
+
+    async def terminate(self) -> None:
+        if await self._signal("SIGKILL") and not await self._wait_stopped(KILL_SECONDS):
+            raise TemporaryError(f"container {self._name!r} does not end after SIGKILL")
+
+    async def remove(self) -> None:
+        await self._engine.run(lambda: self._memory.remove(self._task.id))
+        found = await self._find()
+        if found is None:
+            return
+        try:
+            await self._engine.call("DELETE", f"/containers/{found['Id']}", params={"force": "1", "v": "1"})
+        except EngineError as error:
+            # 404: gone. 409: another removal is under way.
+            if error.code not in (404, 409):
+                raise
+
+    async def aclose(self) -> None:
+        self._closed.set()
+
+    # What the core shows
+
+    async def container_status(self) -> ContainerStatus | None:
+        found = self._seen
+        if found is None:
+            return ContainerStatus(container_id=self._id) if self.handle else None
+        state = found["State"]
+        return ContainerStatus(
+            container_id=found["Id"],
+            pid=int(state.get("Pid") or 0),
+            exit_code=int(state.get("ExitCode") or 0),
+        )
+
+    async def port_status(self) -> PortStatus | None:
+        published = ((self._seen or {}).get("NetworkSettings") or {}).get("Ports") or {}
+        status = PortStatus()
+        for port in self._task.endpoint.ports:
+            if port.publish_mode != PortConfig.HOST:
+                continue
+            key = f"{port.target_port}/{PortConfig.Protocol.Name(port.protocol).lower()}"
+            for binding in (published.get(key) or [])[:1]:
+                status.ports.add(
+                    name=port.name,
+                    protocol=port.protocol,
+                    target_port=port.target_port,
+                    published_port=int(binding["HostPort"]),
+                    publish_mode=PortConfig.HOST,
+                )
+        return status
+
+    # Asking the engine
+
+    @property
+    def _id(self) -> str:
+        return self.handle.decode() if self.handle else self._name
+
+    def _remember(self, container_id: str) -> None:
+        self.handle = container_id.encode()
+
+    async def _inspect(self) -> Inspected:
+        try:
+            found: Inspected = await self._engine.call("GET", f"/containers/{self._id}/json")
+        except EngineError as error:
+            if error.code == 404:
+                raise ContainerGoneError("container destroyed") from error
+            raise
+        self._seen = found
+        return found
+
+    async def _find(self) -> Inspected | None:
+        """The container of this task, by name; None where there is none."""
+        try:
+            found: Inspected = await self._engine.call("GET", f"/containers/{self._id}/json")
+        except EngineError as error:
+            if error.code == 404:
+                return None
+            raise
+        owner = (found["Config"].get("Labels") or {}).get(spec.LABEL_TASK_ID)
+        if owner != self._task.id:
+            raise TaskRejectedError(f"a container named {self._name!r} exists and belongs to something else")
+        self._seen = found
+        self._remember(found["Id"])
+        return found
+
+    async def attach(self) -> bool:
+        """Find the container again after a restart; False where nothing is left of it."""
+        return await self._find() is not None
+
+    async def _fetch_image(self) -> None:
+        """Pull, unless the reference names a digest that is here. A local image serves where the registry does not."""
+        container = self._task.spec.container
+        image = container.image
+        is_here = await self._has_image(image)
+        if is_here and "@sha256:" in image:
+            return
+        try:
+            await self._engine.pull(image, container.pull_options.registry_auth)
+        except EngineError as error:
+            if not is_here:
+                raise TaskRejectedError(str(error)) from error
+
+    async def _has_image(self, image: str) -> bool:
+        try:
+            await self._engine.call("GET", f"/images/{image}/json")
+        except EngineError as error:
+            if error.code == 404:
+                return False
+            raise TaskRejectedError(str(error)) from error
+        return True
+
+    async def _stop_signal(self) -> str:
+        with contextlib.suppress(ContainerGoneError):
+            found = self._seen or await self._inspect()
+            return str(found["Config"].get("StopSignal") or "SIGTERM")
+        return "SIGTERM"
+
+    async def _signal(self, signal: str) -> bool:
+        """Send a signal; False where there is nothing left to send it to."""
+        try:
+            await self._engine.call("POST", f"/containers/{self._id}/kill", params={"signal": signal})
+        except EngineError as error:
+            if error.code in (404, 409):
+                return False
+            raise
+        return True
+
+    async def _wait_stopped(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        with self._events.watch(self._name) as watcher:
+            while True:
+                try:
+                    if not (await self._inspect())["State"]["Running"]:
+                        return True
+                except ContainerGoneError:
+                    return True
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                await watcher.wait(left)
+
+
+def _health(found: Inspected) -> str:
+    return str((found["State"].get("Health") or {}).get("Status") or "")
+
+
+def _raise_if_ended(found: Inspected) -> None:
+    state = found["State"]
+    if state["Status"] == "dead" or (state["Status"] == "exited" and int(state["ExitCode"]) != 0):
+        cause = "out of memory" if state.get("OOMKilled") else str(state.get("Error") or "")
+        raise ExitError(int(state["ExitCode"]), cause)

@@ -1,0 +1,132 @@
+"""Secrets and configs as files: written to memory, never to a disk, and mounted read-only one by one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from swarmcore.api.objects_pb2 import Task
+from swarmcore.api.types_pb2 import FileTarget
+from swarmcore.errors import ConfigurationError
+from swarmcore.plugin.executor import Dependencies, TaskRejectedError
+
+SECRETS_FOLDER = "/run/secrets"
+DEFAULT_MODE = 0o444
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """One file that a task gets."""
+
+    target: str
+    data: bytes
+    uid: int
+    gid: int
+    mode: int
+
+
+def task_files(task: Task, dependencies: Dependencies) -> list[File]:
+    """What the container spec references. Raises TaskRejectedError for what is missing or would leave its folder."""
+    spec = task.spec.container
+    files = []
+    for secret_ref in spec.secrets:
+        secret = dependencies.secrets.get(secret_ref.secret_id)
+        if secret is None:
+            raise TaskRejectedError(f"container.secrets: {secret_ref.secret_name!r} did not reach this node")
+        files.append(_file(secret_ref.file, secret_ref.secret_name, SECRETS_FOLDER, secret.spec.data))
+    for config_ref in spec.configs:
+        if config_ref.WhichOneof("target") == "runtime":
+            continue
+        config = dependencies.configs.get(config_ref.config_id)
+        if config is None:
+            raise TaskRejectedError(f"container.configs: {config_ref.config_name!r} did not reach this node")
+        files.append(_file(config_ref.file, config_ref.config_name, "/", config.spec.data))
+    return files
+
+
+def _file(target: FileTarget, name: str, folder: str, data: bytes) -> File:
+    path = PurePosixPath(target.name or name)
+    if ".." in path.parts:
+        raise TaskRejectedError(f"target {target.name!r} leaves its folder; use a path without '..'")
+    if folder == SECRETS_FOLDER and path.is_absolute() and not path.is_relative_to(SECRETS_FOLDER):
+        # Docker allows absolute targets for secrets; they must still be a file of their own.
+        folder = "/"
+    return File(
+        target=str(PurePosixPath(folder) / path),
+        data=data,
+        uid=_id(target.uid),
+        gid=_id(target.gid),
+        mode=target.mode & 0o7777 if target.mode else DEFAULT_MODE,
+    )
+
+
+def _id(text: str) -> int:
+    if not text:
+        return 0
+    if not text.isdigit() or int(text) > 2**32 - 2:
+        raise TaskRejectedError(f"file owner {text!r} must be a number")
+    return int(text)
+
+
+class MemoryFolder:
+    """A tmpfs of the executor's own; each task has a folder in it, which survives the agent as the tasks do."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def mounts(self, task: Task, dependencies: Dependencies) -> list[dict[str, Any]]:
+        """Write the files of a task and return the mounts that bring them into its container."""
+        files = task_files(task, dependencies)
+        if not files:
+            return []
+        self._require_memory()
+        folder = self.path / task.id
+        folder.mkdir(mode=0o700, exist_ok=True)
+        mounts = []
+        for number, file in enumerate(files):
+            path = folder / str(number)
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
+            try:
+                with os.fdopen(descriptor, "wb", closefd=False) as out:
+                    out.write(file.data)
+                if os.geteuid() == 0:
+                    os.fchown(descriptor, file.uid, file.gid)
+                os.fchmod(descriptor, file.mode)
+            finally:
+                os.close(descriptor)
+            mounts.append({"Type": "bind", "Source": str(path), "Target": file.target, "ReadOnly": True})
+        return mounts
+
+    def remove(self, task_id: str) -> None:
+        """Forget the files of a task."""
+        shutil.rmtree(self.path / task_id, ignore_errors=True)
+
+    def _require_memory(self) -> None:
+        if _is_tmpfs(self.path):
+            return
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", "mode=0700,nosuid,nodev,noexec", "swarmcore-secrets", str(self.path)],
+                check=True,
+                capture_output=True,
+                timeout=10,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise ConfigurationError(
+                f"secrets need a tmpfs at {str(self.path)!r} and it can't be mounted; run swarmd as root"
+            ) from error
+
+
+def _is_tmpfs(path: Path) -> bool:
+    if not path.is_dir():
+        return False
+    with open("/proc/self/mounts") as mounts:
+        return any(line.split()[1] == str(path) and line.split()[2] == "tmpfs" for line in mounts)

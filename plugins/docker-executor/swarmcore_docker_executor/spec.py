@@ -1,0 +1,295 @@
+"""From a task to the engine's create request. Pure; what the engine can't honour is refused by its field's name.
+
+Source: Docker Engine API, `POST /containers/create`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+
+from swarmcore.api.objects_pb2 import Task
+from swarmcore.api.specs_pb2 import ContainerSpec
+from swarmcore.api.types_pb2 import HealthConfig, Mount, PortConfig, Privileges
+from swarmcore.plugin.executor import TaskRejectedError
+
+LABEL_TASK = "com.docker.swarm.task"
+LABEL_TASK_ID = "com.docker.swarm.task.id"
+CPU_PERIOD_US = 100_000
+DEFAULT_GRACE_SECONDS = 10.0
+
+_PROTOCOLS = {PortConfig.TCP: "tcp", PortConfig.UDP: "udp", PortConfig.SCTP: "sctp"}
+_MOUNT_TYPES = {Mount.BIND: "bind", Mount.VOLUME: "volume", Mount.TMPFS: "tmpfs"}
+_PROPAGATIONS = {
+    Mount.BindOptions.RPRIVATE: "rprivate",
+    Mount.BindOptions.PRIVATE: "private",
+    Mount.BindOptions.RSHARED: "rshared",
+    Mount.BindOptions.SHARED: "shared",
+    Mount.BindOptions.RSLAVE: "rslave",
+    Mount.BindOptions.SLAVE: "slave",
+}
+_CONSISTENCIES = {
+    Mount.CONSISTENT: "consistent",
+    Mount.CACHED: "cached",
+    Mount.DELEGATED: "delegated",
+}
+
+
+def container_name(task: Task) -> str:
+    """SwarmKit's name of a task's container: `<service>.<slot or node>.<task id>`."""
+    if task.annotations.name:
+        return task.annotations.name
+    return f"{task.service_annotations.name}.{task.slot or task.node_id}.{task.id}"
+
+
+def labels(task: Task) -> dict[str, str]:
+    """Labels of the container: the user's, then SwarmKit's, which nobody can override."""
+    return {
+        **task.spec.container.labels,
+        **task.annotations.labels,
+        LABEL_TASK: "",
+        LABEL_TASK_ID: task.id,
+        "com.docker.swarm.task.name": container_name(task),
+        "com.docker.swarm.node.id": task.node_id,
+        "com.docker.swarm.service.id": task.service_id,
+        "com.docker.swarm.service.name": task.service_annotations.name,
+    }
+
+
+def stop_grace(task: Task) -> float:
+    """Seconds between the stop signal and the kill."""
+    container = task.spec.container
+    return seconds(container.stop_grace_period) if container.HasField("stop_grace_period") else DEFAULT_GRACE_SECONDS
+
+
+def seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9
+
+
+def create_request(task: Task, *, api: tuple[int, int], files: list[dict[str, Any]]) -> dict[str, Any]:
+    """The body of the create request.
+
+    `files` are mounts that carry secrets and configs. Raises TaskRejectedError with the name of a field that an engine
+    of this API version can't honour.
+    """
+    refuse_unsupported(task, api)
+    spec = task.spec.container
+    request: dict[str, Any] = {
+        "Image": spec.image,
+        "Labels": labels(task),
+        "Env": [*spec.env, *_generic_environment(task)],
+        "Tty": spec.tty,
+        "OpenStdin": spec.open_stdin,
+        "HostConfig": _host_config(task, api, files),
+        "ExposedPorts": {key: {} for key, _ in _ports(task)},
+        # Without a network of its own each container joins the engine's default bridge.
+        "NetworkingConfig": {"EndpointsConfig": {}},
+    }
+    if spec.command:
+        request["Entrypoint"] = list(spec.command)
+    if spec.args:
+        request["Cmd"] = list(spec.args)
+    for key, value in (
+        ("WorkingDir", spec.dir),
+        ("User", spec.user),
+        ("Hostname", spec.hostname),
+        ("StopSignal", spec.stop_signal),
+    ):
+        if value:
+            request[key] = value
+    if spec.HasField("healthcheck"):
+        request["Healthcheck"] = _healthcheck(spec.healthcheck)
+    return request
+
+
+def refuse_unsupported(task: Task, api: tuple[int, int]) -> None:
+    """Raise TaskRejectedError for the first field that can't be honoured here."""
+    if task.spec.WhichOneof("runtime") != "container":
+        raise TaskRejectedError("docker-executor runs tasks of the runtime 'container' only")
+    spec = task.spec.container
+    if not spec.image:
+        raise TaskRejectedError("container.image: must not be empty")
+    if task.networks or task.spec.networks:
+        raise TaskRejectedError("networks: not supported by docker-executor; remove them from the service")
+    if any(port.publish_mode == PortConfig.INGRESS for port in task.endpoint.ports):
+        raise TaskRejectedError("endpoint.ports: publish mode 'ingress' is not supported here; use mode 'host'")
+    if spec.isolation != ContainerSpec.ISOLATION_DEFAULT:
+        raise TaskRejectedError("container.isolation: only Windows knows it")
+    if spec.privileges.HasField("credential_spec"):
+        raise TaskRejectedError("container.privileges.credential_spec: only Windows knows it")
+    if spec.healthcheck.HasField("start_interval") and api < (1, 44):
+        raise TaskRejectedError(f"container.healthcheck.start_interval: needs engine API 1.44, this is {_text(api)}")
+    for mount in spec.mounts:
+        if mount.type not in _MOUNT_TYPES:
+            raise TaskRejectedError(f"container.mounts: type {Mount.Type.Name(mount.type)} is not supported here")
+        if mount.volume_options.subpath and api < (1, 45):
+            raise TaskRejectedError(f"container.mounts.subpath: needs engine API 1.45, this is {_text(api)}")
+        bind = mount.bind_options
+        if (bind.readonlynonrecursive or bind.readonlyforcerecursive) and api < (1, 44):
+            raise TaskRejectedError(
+                f"container.mounts: recursive read-only needs engine API 1.44, this is {_text(api)}"
+            )
+        if bind.createmountpoint and api < (1, 42):
+            raise TaskRejectedError(f"container.mounts.createmountpoint: needs engine API 1.42, this is {_text(api)}")
+
+
+def _text(api: tuple[int, int]) -> str:
+    return f"{api[0]}.{api[1]}"
+
+
+def _host_config(task: Task, api: tuple[int, int], files: list[dict[str, Any]]) -> dict[str, Any]:
+    spec = task.spec.container
+    config: dict[str, Any] = {
+        "Mounts": [*(_mount(mount) for mount in spec.mounts), *files],
+        "PortBindings": {key: [{"HostPort": str(port) if port else ""}] for key, port in _ports(task)},
+        "ReadonlyRootfs": spec.read_only,
+        "GroupAdd": list(spec.groups),
+        "CapAdd": list(spec.capability_add),
+        "CapDrop": list(spec.capability_drop),
+        "Sysctls": dict(spec.sysctls),
+        "Ulimits": [{"Name": limit.name, "Soft": limit.soft, "Hard": limit.hard} for limit in spec.ulimits],
+        "ExtraHosts": [extra for line in spec.hosts for extra in _extra_hosts(line)],
+        "SecurityOpt": _security_options(spec.privileges),
+        "RestartPolicy": {"Name": "no"},
+        **_resources(task),
+    }
+    if spec.HasField("init"):
+        config["Init"] = spec.init.value
+    if spec.oom_score_adj:
+        config["OomScoreAdj"] = spec.oom_score_adj
+    if spec.HasField("dns_config"):
+        dns = spec.dns_config
+        config |= {"Dns": list(dns.nameservers), "DnsSearch": list(dns.search), "DnsOptions": list(dns.options)}
+    if task.HasField("log_driver") and task.log_driver.name:
+        config["LogConfig"] = {"Type": task.log_driver.name, "Config": dict(task.log_driver.options)}
+    return config
+
+
+def _resources(task: Task) -> dict[str, Any]:
+    spec, needs = task.spec.container, task.spec.resources
+    found: dict[str, Any] = {}
+    if needs.limits.memory_bytes:
+        found["Memory"] = needs.limits.memory_bytes
+    if needs.limits.nano_cpus:
+        found["CpuPeriod"] = CPU_PERIOD_US
+        found["CpuQuota"] = needs.limits.nano_cpus * CPU_PERIOD_US // 1_000_000_000
+    if needs.reservations.memory_bytes:
+        found["MemoryReservation"] = needs.reservations.memory_bytes
+    if needs.HasField("swap_bytes"):
+        swap = needs.swap_bytes.value
+        found["MemorySwap"] = swap if swap < 0 else needs.limits.memory_bytes + swap
+    if needs.HasField("memory_swappiness"):
+        found["MemorySwappiness"] = needs.memory_swappiness.value
+    if spec.pidsLimit > 0:
+        found["PidsLimit"] = spec.pidsLimit
+    return found
+
+
+def _ports(task: Task) -> list[tuple[str, int]]:
+    return [
+        (f"{port.target_port}/{_PROTOCOLS[port.protocol]}", port.published_port)
+        for port in task.endpoint.ports
+        if port.publish_mode == PortConfig.HOST
+    ]
+
+
+def _extra_hosts(line: str) -> list[str]:
+    """`IP host alias …`, as in a hosts file, in the engine's `host:IP` form."""
+    address, *names = line.split()
+    return [f"{name}:{address}" for name in names]
+
+
+def _generic_environment(task: Task) -> list[str]:
+    values: dict[str, list[str]] = {}
+    for resource in task.assigned_generic_resources:
+        if resource.WhichOneof("resource") == "named_resource_spec":
+            named = resource.named_resource_spec
+            values.setdefault(named.kind, []).append(named.value)
+        else:
+            discrete = resource.discrete_resource_spec
+            values.setdefault(discrete.kind, []).append(str(discrete.value))
+    return [f"DOCKER_RESOURCE_{kind.upper()}={','.join(found)}" for kind, found in values.items()]
+
+
+def _mount(mount: Mount) -> dict[str, Any]:
+    request: dict[str, Any] = {
+        "Type": _MOUNT_TYPES[mount.type],
+        "Source": mount.source,
+        "Target": mount.target,
+        "ReadOnly": mount.readonly,
+    }
+    if mount.consistency in _CONSISTENCIES:
+        request["Consistency"] = _CONSISTENCIES[mount.consistency]
+    if mount.HasField("bind_options"):
+        bind = mount.bind_options
+        request["BindOptions"] = {
+            "Propagation": _PROPAGATIONS[bind.propagation],
+            "NonRecursive": bind.nonrecursive,
+            "CreateMountpoint": bind.createmountpoint,
+            "ReadOnlyNonRecursive": bind.readonlynonrecursive,
+            "ReadOnlyForceRecursive": bind.readonlyforcerecursive,
+        }
+    if mount.HasField("volume_options"):
+        volume = mount.volume_options
+        request["VolumeOptions"] = {"NoCopy": volume.nocopy, "Labels": dict(volume.labels)}
+        if volume.HasField("driver_config"):
+            driver = volume.driver_config
+            request["VolumeOptions"]["DriverConfig"] = {"Name": driver.name, "Options": dict(driver.options)}
+        if volume.subpath:
+            request["VolumeOptions"]["Subpath"] = volume.subpath
+    if mount.HasField("tmpfs_options"):
+        request["TmpfsOptions"] = {"SizeBytes": mount.tmpfs_options.size_bytes, "Mode": mount.tmpfs_options.mode}
+        if mount.tmpfs_options.options:
+            raise TaskRejectedError("container.mounts.tmpfs_options.options: not supported by this engine's API")
+    return request
+
+
+def _security_options(privileges: Privileges) -> list[str]:
+    options = []
+    if privileges.HasField("selinux_context"):
+        selinux = privileges.selinux_context
+        if selinux.disable:
+            options.append("label=disable")
+        for key in ("user", "role", "type", "level"):
+            if value := getattr(selinux, key):
+                options.append(f"label={key}:{value}")
+    if privileges.seccomp.mode == Privileges.SeccompOpts.UNCONFINED:
+        options.append("seccomp=unconfined")
+    elif privileges.seccomp.mode == Privileges.SeccompOpts.CUSTOM:
+        options.append(f"seccomp={_compact_json(privileges.seccomp.profile)}")
+    if privileges.apparmor.mode == Privileges.AppArmorOpts.DISABLED:
+        options.append("apparmor=unconfined")
+    if privileges.no_new_privileges:
+        options.append("no-new-privileges=true")
+    return options
+
+
+def _compact_json(profile: bytes) -> str:
+    try:
+        return json.dumps(json.loads(profile), separators=(",", ":"))
+    except ValueError as error:
+        raise TaskRejectedError("container.privileges.seccomp.profile: is not JSON") from error
+
+
+def _healthcheck(health: HealthConfig) -> dict[str, Any]:
+    request: dict[str, Any] = {"Test": list(health.test), "Retries": health.retries}
+    for key, name in (
+        ("Interval", "interval"),
+        ("Timeout", "timeout"),
+        ("StartPeriod", "start_period"),
+        ("StartInterval", "start_interval"),
+    ):
+        if health.HasField(name):  # type: ignore[arg-type]
+            duration: Duration = getattr(health, name)
+            request[key] = duration.seconds * 1_000_000_000 + duration.nanos
+    return request
+
+
+def has_healthcheck(task: Task, inspected: Mapping[str, Any]) -> bool:
+    """Whether RUNNING has to wait for the engine to call the container healthy."""
+    configured = (inspected.get("Config") or {}).get("Healthcheck") or {}
+    test = configured.get("Test") or []
+    return bool(test) and test != ["NONE"]
