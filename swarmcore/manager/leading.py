@@ -1,0 +1,101 @@
+"""The one registry of what runs only while this manager leads: started together, stopped together, fenced by the term."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from swarmcore.errors import NotLeaderError
+from swarmcore.store.store import LeaderStore, Store
+
+log = logging.getLogger("swarmcore.manager")
+
+RESTART_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
+STOP_SECONDS = 8.0
+
+
+class LeaderComponent(Protocol):
+    """Something that runs only on the leader.
+
+    One instance lives as long as the manager; all state of a term is made inside `run` and dropped when it ends.
+    """
+
+    name: str
+
+    async def run(self, store: LeaderStore) -> None:
+        """Work until cancelled. `store` writes only in the term it was made for.
+
+        What it raises is logged, and it is run again after a pause, in the same term.
+        """
+        ...
+
+
+class Leadership(Protocol):
+    """Who tells whether this manager leads."""
+
+    @property
+    def term(self) -> int:
+        """The term in which this manager leads with its whole log applied; 0 while it does not."""
+        ...
+
+    async def wait_leadership_change(self, known: int) -> int:
+        """Return the term once it differs from `known`."""
+        ...
+
+
+Prepare = Callable[[LeaderStore], Awaitable[None]]
+
+
+async def lead(
+    leadership: Leadership, store: Store, components: Sequence[LeaderComponent], prepare: Prepare
+) -> None:
+    """Run `prepare` and then the components in every term that this manager leads. Ends only when cancelled."""
+    term = leadership.term
+    while True:
+        if not term:
+            term = await leadership.wait_leadership_change(0)
+            continue
+        work = asyncio.create_task(_lead_term(store.writer(term), components, prepare), name=f"term {term}")
+        try:
+            term = await leadership.wait_leadership_change(term)
+        finally:
+            await _stop(work)
+
+
+async def _lead_term(store: LeaderStore, components: Sequence[LeaderComponent], prepare: Prepare) -> None:
+    log.info("leading in term %d", store.term)
+    try:
+        await prepare(store)
+    except NotLeaderError:
+        return
+    async with asyncio.TaskGroup() as group:
+        for component in components:
+            group.create_task(_supervise(component, store), name=component.name)
+
+
+async def _supervise(component: LeaderComponent, store: LeaderStore) -> None:
+    failures = 0
+    while True:
+        started = asyncio.get_running_loop().time()
+        try:
+            await component.run(store)
+        except NotLeaderError:
+            log.debug("%s: the term is over", component.name)
+        except Exception:  # the supervisor: one component's bug must not end the others
+            log.exception("%s failed and starts again", component.name)
+        if asyncio.get_running_loop().time() - started > 60:
+            failures = 0
+        await asyncio.sleep(RESTART_SECONDS[min(failures, len(RESTART_SECONDS) - 1)])
+        failures += 1
+
+
+async def _stop(work: asyncio.Task[None]) -> None:
+    """Cancel and wait; a component that does not end in time is named and left behind."""
+    work.cancel()
+    done, _ = await asyncio.wait({work}, timeout=STOP_SECONDS)
+    if not done:
+        log.error("components of the last term did not stop in %.0f s", STOP_SECONDS)
+    elif not work.cancelled() and (error := work.exception()) is not None:
+        log.error("leading failed", exc_info=error)
