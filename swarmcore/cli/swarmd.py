@@ -1,0 +1,292 @@
+"""`swarmd`: run a node until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from swarmcore.errors import ConfigurationError, SwarmError
+
+if TYPE_CHECKING:
+    from swarmcore.node.config import AcceptRule, NodeConfig
+
+log = logging.getLogger("swarmcore.cli")
+
+SWITCH_INTERVAL_SECONDS = 0.0005
+UNLOCK_KEY_PREFIX = "SWMKEY-1-"
+LOG_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+    "fatal": logging.CRITICAL,
+    "panic": logging.CRITICAL,
+}
+_LEVEL_WORDS = {logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warn", logging.ERROR: "error"}
+
+NodeRun = Callable[["NodeConfig"], Awaitable[None]]
+
+
+class LineFormatter(logging.Formatter):
+    """`time=… level=info module=raft msg="…"`: one record, one line; a traceback follows, indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        module = record.name.removeprefix("swarmcore.")
+        level = _LEVEL_WORDS.get(record.levelno, "fatal")
+        message = record.getMessage().replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        line = f'time={moment}.{int(record.msecs):03d}Z level={level} module={module} msg="{message}"'
+        if record.exc_info:
+            line += "\n" + "\n".join("    " + row for row in self.formatException(record.exc_info).splitlines())
+        return line
+
+
+def start_logging(level: str) -> None:
+    """Send records to stderr. Libraries speak from warnings on only."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(LOG_LEVELS[level], logging.WARNING))
+    logging.getLogger("swarmcore").setLevel(LOG_LEVELS[level])
+
+
+def parse_accept(texts: tuple[str, ...]) -> tuple[AcceptRule, ...]:
+    """Read `NAME[:CONFIG]`, each policy once."""
+    from swarmcore.node.config import AcceptRule
+
+    rules: dict[str, AcceptRule] = {}
+    for text in texts:
+        policy, _, config = text.partition(":")
+        if not policy.replace("-", "").replace("_", "").isalnum():
+            raise ConfigurationError(f"--accept {text!r} names no policy: write it like auto or auto:worker")
+        if policy in rules:
+            raise ConfigurationError(f"--accept names the policy {policy!r} twice: give it once, with all it needs")
+        rules[policy] = AcceptRule(policy=policy, config=config)
+    return tuple(rules.values())
+
+
+def parse_executors(text: str) -> tuple[str, ...]:
+    """Read `auto`, or a comma-separated list of executors."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if not name.replace("-", "").isalnum():
+            raise ConfigurationError(f"--executor {text!r} is not a list of names: write it like docker,process")
+    if "auto" in names and len(names) > 1:
+        raise ConfigurationError(f"--executor {text!r} mixes auto with names: give auto alone, or only names")
+    return names
+
+
+def parse_unlock_key(text: str) -> bytes | None:
+    """Read `SWMKEY-1-…`. What was typed is never repeated in the error."""
+    if not text:
+        return None
+    encoded = text.strip().removeprefix(UNLOCK_KEY_PREFIX)
+    try:
+        if encoded == text.strip():
+            raise ValueError
+        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except (ValueError, binascii.Error):
+        key = b""
+    if len(key) != 32:
+        raise ConfigurationError(f"--unlock-key is malformed: it starts with {UNLOCK_KEY_PREFIX}, and must be complete")
+    return key
+
+
+def parse_external_cas(texts: tuple[str, ...]) -> tuple[Any, ...]:
+    """Read `protocol=cfssl,url=https://…[,k=v…]`."""
+    from swarmcore.cli.external_ca import parse_external_ca
+
+    return tuple(_checked("--external-ca", parse_external_ca, text) for text in texts)
+
+
+def _checked(flag: str, parse: Callable[[str], Any], text: str) -> Any:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{flag}: {error}") from None
+
+
+def build_config(flags: dict[str, Any]) -> NodeConfig:
+    """Turn flags into a configuration; raises ConfigurationError with the flag's name."""
+    from swarmcore.cli import values
+    from swarmcore.node.config import NodeConfig
+
+    def listen(flag: str, text: str) -> str:
+        if text:
+            _checked(flag, lambda value: values.host_and_port(value, port_zero=True), text)
+        return text
+
+    if not flags["listen_remote_api"]:
+        raise ConfigurationError("--listen-remote-api is empty: give it an address, like 0.0.0.0:4242")
+    for flag in ("join_addr", "advertise_remote_api"):
+        name = "--" + flag.replace("_", "-")
+        if flags[flag] and not _checked(name, values.host_and_port, flags[flag])[0]:
+            raise ConfigurationError(f"{name} {flags[flag]!r} has no host: write it like 10.1.1.1:4242")
+    hostname = flags["hostname"]
+    if len(hostname) > 255 or any(char.isspace() or not char.isprintable() for char in hostname):
+        raise ConfigurationError("--hostname has blanks or control characters, or is longer than 255 characters")
+    if flags["join_token"] and not flags["join_addr"]:
+        raise ConfigurationError("--join-token needs --join-addr: name a manager to join")
+    if flags["force_new_cluster"] and flags["join_addr"]:
+        raise ConfigurationError("--force-new-cluster and --join-addr exclude each other: drop one of them")
+    heartbeat, election = flags["heartbeat_tick"], flags["election_tick"]
+    if heartbeat < 1 or not heartbeat < election <= 1000:
+        raise ConfigurationError(
+            f"--election-tick {election} must be more than --heartbeat-tick {heartbeat}, and both at least 1"
+        )
+    generic = flags["generic_node_resources"]
+    return NodeConfig(
+        state_dir=Path(flags["state_dir"]).absolute(),
+        hostname=hostname,
+        join_addr=flags["join_addr"],
+        join_token=flags["join_token"],
+        accept=parse_accept(flags["accept"]),
+        listen_remote_api=listen("--listen-remote-api", flags["listen_remote_api"]),
+        advertise_remote_api=flags["advertise_remote_api"],
+        listen_control_api=_socket_path(flags["listen_control_api"]),
+        listen_debug=listen("--listen-debug", flags["listen_debug"]),
+        listen_metrics=listen("--listen-metrics", flags["listen_metrics"]),
+        executors=parse_executors(flags["executor"]),
+        engine_addr=flags["engine_addr"],
+        generic_resources=_checked("--generic-node-resources", values.generic_resources, generic) if generic else (),
+        force_new_cluster=flags["force_new_cluster"],
+        heartbeat_tick=heartbeat,
+        election_tick=election,
+        external_cas=parse_external_cas(flags["external_ca"]),
+        autolock=flags["autolock"],
+        unlock_key=parse_unlock_key(flags["unlock_key"]),
+    )
+
+
+def _socket_path(text: str) -> Path:
+    path = Path(text.removeprefix("unix://"))
+    if not text or len(os.fsencode(path.absolute())) > 107:
+        raise ConfigurationError(
+            f"--listen-control-api {text!r} must be a path of 1 to 107 bytes: choose a shorter one"
+        )
+    return path.absolute()
+
+
+async def serve(config: NodeConfig, run: NodeRun) -> None:
+    """Run the node until it ends by itself or a signal stops it; a second signal ends the process at once."""
+    loop = asyncio.get_running_loop()
+    work = asyncio.ensure_future(run(config))
+    stopping = False
+
+    def stop(name: str) -> None:
+        nonlocal stopping
+        if stopping:
+            log.warning("%s again: ending at once", name)
+            os._exit(1)
+        stopping = True
+        log.info("%s: stopping", name)
+        work.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number.name)
+    try:
+        await work
+    except asyncio.CancelledError:
+        if not stopping:
+            raise
+        log.info("stopped")
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def _exit_on_early_signal(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--version", "-v", is_flag=True, help="Print the version and exit.")
+@click.option("--log-level", "-l", type=click.Choice(list(LOG_LEVELS)), default="info", show_default=True)
+@click.option("--state-dir", "-d", default="/var/lib/swarmd", show_default=True, help="Where the node keeps its state.")
+@click.option("--join-addr", default="", help="One manager of the cluster to join, as host:port.")
+@click.option("--join-token", default="", help="The token to join with; see `swarmctl cluster inspect`.")
+@click.option(
+    "--accept",
+    multiple=True,
+    metavar="POLICY[:CONFIG]",
+    help="Who may join the cluster that this node starts, such as auto or auto:worker. Repeatable.",
+)
+@click.option("--hostname", default="", help="Instead of the machine's own name.")
+@click.option("--listen-remote-api", default="0.0.0.0:4242", show_default=True, help="For other nodes, with TLS.")
+@click.option("--advertise-remote-api", default="", help="What other nodes connect to, where it differs.")
+@click.option(
+    "--listen-control-api", default="/var/run/swarmd.sock", show_default=True, help="The socket for swarmctl."
+)
+@click.option("--listen-debug", default="", help="Debugging over HTTP.")
+@click.option("--listen-metrics", default="", help="Prometheus metrics over HTTP, at /metrics.")
+@click.option(
+    "--executor",
+    default="auto",
+    show_default=True,
+    help="What runs tasks: auto, docker, podman, process, or a list such as docker,process.",
+)
+@click.option("--engine-addr", default="unix:///var/run/docker.sock", show_default=True, help="The engine's socket.")
+@click.option("--generic-node-resources", default="", help="Such as fpga=2,gpu=UUID1,gpu=UUID2.")
+@click.option("--force-new-cluster", is_flag=True, help="Make a cluster of one from this manager's state.")
+@click.option("--heartbeat-tick", type=int, default=1, show_default=True, help="Raft ticks (100 ms) for a heartbeat.")
+@click.option("--election-tick", type=int, default=10, show_default=True, help="Raft ticks before an election.")
+@click.option("--external-ca", multiple=True, metavar="SPEC", help="protocol=cfssl,url=https://… Repeatable.")
+@click.option("--autolock", is_flag=True, help="Lock the keys of a new cluster's managers with an unlock key.")
+@click.option("--unlock-key", default="", help="SWMKEY-1-…, for a manager that is locked.")
+def command(version: bool, log_level: str, **flags: Any) -> None:
+    """Run a node of a swarm: start a cluster, or join one with --join-addr."""
+    if version:
+        from swarmcore.cli.version import version_line
+
+        click.echo(version_line("swarmd"))
+        return
+    config = build_config(flags)
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    start_logging(log_level)
+    from swarmcore.cli import values
+
+    host = values.host_and_port(config.listen_remote_api, port_zero=True)[0]
+    if host in ("", "0.0.0.0", "::", "127.0.0.1", "::1", "localhost") and not config.advertise_remote_api:  # noqa: S104
+        log.warning(
+            "listening on %s: other nodes must reach this one by the address they see; "
+            "give --advertise-remote-api where they can't",
+            config.listen_remote_api,
+        )
+    from swarmcore.node.node import run
+
+    asyncio.run(serve(config, run))
+
+
+def main() -> None:
+    """The console script: one line on stderr for what goes wrong, exit code 1; 2 for wrong usage."""
+    signal.signal(signal.SIGTERM, _exit_on_early_signal)
+    try:
+        command.main(prog_name="swarmd", standalone_mode=False)
+    except click.UsageError as error:
+        print(f"Error: {error.format_message()} (swarmd --help lists the flags)", file=sys.stderr)
+        raise SystemExit(2) from None
+    except (KeyboardInterrupt, click.Abort):
+        raise SystemExit(130) from None
+    except SwarmError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except OSError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()
