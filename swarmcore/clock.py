@@ -33,5 +33,4 @@ class SystemClock:
         return time.monotonic()
 
     async def sleep_until(self, deadline: float) -> None:
-        while (left := deadline - time.monotonic()) > 0:
-            await asyncio.sleep(left)
+        await asyncio.sleep(max(0.0, deadline - time.monotonic()))

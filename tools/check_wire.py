@@ -10,6 +10,7 @@ allowed where they can't clash: fields from number 1000 up, or packages of your 
 Prints each difference, then one line: 'wire: N checked, N missing, N different, N unknown'.
 Exit status 0 only when nothing is missing, different or unknown.
 """
+
 import argparse
 import csv
 import os
@@ -25,8 +26,12 @@ TYPES = {number: name[5:].lower() for name, number in descriptor_pb2.FieldDescri
 
 
 def compile_set(folder):
-    protos = sorted(os.path.relpath(os.path.join(d, f), folder)
-                    for d, _, files in os.walk(folder) for f in files if f.endswith(".proto"))
+    protos = sorted(
+        os.path.relpath(os.path.join(d, f), folder)
+        for d, _, files in os.walk(folder)
+        for f in files
+        if f.endswith(".proto")
+    )
     if not protos:
         sys.exit(f"no .proto files under {folder}")
     out = os.path.join(tempfile.mkdtemp(), "set")
@@ -54,7 +59,10 @@ def rows(files):
             entry = maps.get(kind.split(".")[-1])
             if entry:
                 key, value = entry.field
-                kind = "map<%s,%s>" % (TYPES[key.type], short(value.type_name) if value.type_name else TYPES[value.type])
+                kind = "map<%s,%s>" % (
+                    TYPES[key.type],
+                    short(value.type_name) if value.type_name else TYPES[value.type],
+                )
             elif f.label == 3:
                 kind = "repeated " + kind
             found["field", name, f.name] = (str(f.number), kind)
@@ -77,8 +85,13 @@ def rows(files):
             message(m, "")
         for s in f.service:
             for r in s.method:
-                shape = ("client-stream" if r.client_streaming else "") + (" server-stream" if r.server_streaming else "")
-                found["rpc", s.name, r.name] = (shape.strip() or "unary", short(r.input_type) + " -> " + short(r.output_type))
+                shape = ("client-stream" if r.client_streaming else "") + (
+                    " server-stream" if r.server_streaming else ""
+                )
+                found["rpc", s.name, r.name] = (
+                    shape.strip() or "unary",
+                    short(r.input_type) + " -> " + short(r.output_type),
+                )
     return found
 
 

@@ -48,9 +48,7 @@ class Leadership(Protocol):
 Prepare = Callable[[LeaderStore], Awaitable[None]]
 
 
-async def lead(
-    leadership: Leadership, store: Store, components: Sequence[LeaderComponent], prepare: Prepare
-) -> None:
+async def lead(leadership: Leadership, store: Store, components: Sequence[LeaderComponent], prepare: Prepare) -> None:
     """Run `prepare` and then the components in every term that this manager leads. Ends only when cancelled."""
     term = leadership.term
     while True:

@@ -6,14 +6,13 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 DEFAULT_CAPACITY = 200_000
 """Changes that wait for one subscriber before it is told to resync."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One object of one transaction: created (no `old`), deleted (no `new`) or updated. Both are read-only."""
 
     table: str
@@ -56,14 +55,14 @@ class Subscription:
         self._waiting = 0
         self._wake = asyncio.Event()
 
+    @property
+    def tables(self) -> frozenset[str] | None:
+        """What it follows; None is everything."""
+        return self._tables
+
     def offer(self, commit: Commit | Resync) -> None:
-        """Called by the store for each applied transaction."""
+        """Called by the store for each applied transaction, with the changes of the tables followed."""
         if isinstance(commit, Commit):
-            if self._tables is not None:
-                changes = tuple(change for change in commit.changes if change.table in self._tables)
-                if not changes:
-                    return
-                commit = Commit(commit.version, changes)
             self._waiting += len(commit.changes)
             if self._waiting > self._capacity:
                 commit = Resync(commit.version)
@@ -122,5 +121,15 @@ class Publisher:
         self._subscriptions.pop(id(subscription), None)
 
     def publish(self, commit: Commit | Resync) -> None:
+        parts: dict[frozenset[str], Commit | None] = {}
         for subscription in list(self._subscriptions.values()):
-            subscription.offer(commit)
+            tables = subscription.tables
+            if tables is None or isinstance(commit, Resync):
+                subscription.offer(commit)
+                continue
+            if tables not in parts:
+                changes = tuple(change for change in commit.changes if change.table in tables)
+                parts[tables] = Commit(commit.version, changes) if changes else None
+            part = parts[tables]
+            if part is not None:
+                subscription.offer(part)

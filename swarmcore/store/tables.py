@@ -1,14 +1,15 @@
 """Tables of protobuf messages by id, with secondary indexes.
 
-Objects in a table are read-only: who wants to change one copies it. Iteration follows insertion, which follows the
-log, so every manager sees the same order.
+Objects in a table are read-only: who wants to change one copies it. A table iterates in order of insertion, which
+follows the log, so every manager sees the same order. An index iterates in the order in which its entries were made,
+which a manager that started from a snapshot does not know: decide nothing replicated by it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
+from hashlib import blake2b
 from typing import Any, Generic, Protocol, TypeVar
 
 from swarmcore.api.objects_pb2 import (
@@ -24,6 +25,7 @@ from swarmcore.api.objects_pb2 import (
     Task,
     Volume,
 )
+from swarmcore.errors import InternalError
 
 
 class StoreObject(Protocol):
@@ -39,8 +41,6 @@ T = TypeVar("T", bound=Any)
 T_co = TypeVar("T_co", covariant=True)
 Keys = Callable[[T], Iterable[object]]
 
-_EMPTY: Mapping[str, Any] = MappingProxyType({})
-
 
 @dataclass(frozen=True, slots=True)
 class Schema(Generic[T]):
@@ -51,6 +51,15 @@ class Schema(Generic[T]):
     name: Callable[[T], str]
     unique_name: bool
     indexes: Mapping[str, Keys[T]] = field(default_factory=dict)
+
+    def keys(self, obj: T) -> tuple[tuple[str, object], ...]:
+        """Every index entry of `obj`."""
+        name = self.name(obj)
+        entries: list[tuple[str, object]] = [("name", name.lower())] if name else []
+        for index, keys in self.indexes.items():
+            for key in keys(obj):
+                entries.append((index, key))
+        return tuple(entries)
 
 
 def _spec_name(obj: Any) -> str:
@@ -121,15 +130,41 @@ class TableReader(Protocol[T_co]):
     def __len__(self) -> int: ...
 
 
+class Bucket(Collection[T]):
+    """The objects of one index entry: counted at once, looked up when iterated."""
+
+    __slots__ = ("_ids", "_objects")
+
+    def __init__(self, ids: Mapping[str, None], objects: Mapping[str, T]) -> None:
+        self._ids = ids
+        self._objects = objects
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __iter__(self) -> Iterator[T]:
+        return map(self._objects.__getitem__, self._ids)
+
+    def __contains__(self, obj: object) -> bool:
+        id = getattr(obj, "id", None)
+        return id in self._ids and self._objects[id] == obj
+
+
 class Table(Generic[T]):
-    """One table and its indexes. `put` and `remove` keep them in step."""
+    """One table and its indexes. `put` and `remove` keep them in step.
 
-    __slots__ = ("_indexes", "_objects", "schema")
+    With `checked`, the table remembers a digest of each object and raises InternalError once it finds one changed:
+    when it is replaced or removed, and in `check`.
+    """
 
-    def __init__(self, schema: Schema[T]) -> None:
+    __slots__ = ("_digests", "_indexes", "_keys", "_objects", "schema")
+
+    def __init__(self, schema: Schema[T], *, checked: bool = False) -> None:
         self.schema = schema
         self._objects: dict[str, T] = {}
-        self._indexes: dict[str, dict[object, dict[str, T]]] = {name: {} for name in (*schema.indexes, "name")}
+        self._keys: dict[str, tuple[tuple[str, object], ...]] = {}
+        self._indexes: dict[str, dict[object, dict[str, None]]] = {name: {} for name in (*schema.indexes, "name")}
+        self._digests: dict[str, bytes] | None = {} if checked else None
 
     def get(self, id: str) -> T | None:
         return self._objects.get(id)
@@ -138,7 +173,8 @@ class Table(Generic[T]):
         return self._objects.values()
 
     def by(self, index: str, key: object) -> Collection[T]:
-        return self._indexes[index].get(key, _EMPTY).values()
+        ids = self._indexes[index].get(key)
+        return () if ids is None else Bucket(ids, self._objects)
 
     def by_name(self, name: str) -> Collection[T]:
         return self.by("name", name.lower())
@@ -152,41 +188,52 @@ class Table(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         return iter(self._objects.values())
 
-    def _keys(self, obj: T) -> Iterator[tuple[str, object]]:
-        name = self.schema.name(obj)
-        if name:
-            yield "name", name.lower()
-        for index, keys in self.schema.indexes.items():
-            for key in keys(obj):
-                yield index, key
-
     def put(self, obj: T) -> T | None:
         """Insert or replace by id; return what was there."""
         id = obj.id
         old = self._objects.get(id)
+        if self._digests is not None:
+            if old is not None:
+                self._check(id, old)
+            self._digests[id] = _digest(obj)
         self._objects[id] = obj
+        after = self.schema.keys(obj)
+        before = self._keys.get(id, ())
+        if before == after:
+            return old
+        self._keys[id] = after
         indexes = self._indexes
-        if old is None:
-            for index, key in self._keys(obj):
-                indexes[index].setdefault(key, {})[id] = obj
-            return None
-        before = list(self._keys(old))
-        after = list(self._keys(obj))
-        if before != after:
-            for entry in before:
-                if entry not in after:
-                    self._drop(*entry, id)
+        for entry in before:
+            if entry not in after:
+                self._drop(*entry, id)
         for index, key in after:
-            indexes[index].setdefault(key, {})[id] = obj
+            indexes[index].setdefault(key, {})[id] = None
         return old
 
     def remove(self, id: str) -> T | None:
         """Remove by id; return what was there."""
-        old = self._objects.pop(id, None)
-        if old is not None:
-            for index, key in self._keys(old):
-                self._drop(index, key, id)
+        old = self._objects.get(id)
+        if old is None:
+            return None
+        if self._digests is not None:
+            self._check(id, old)
+            del self._digests[id]
+        del self._objects[id]
+        for index, key in self._keys.pop(id, ()):
+            self._drop(index, key, id)
         return old
+
+    def check(self) -> None:
+        """Raise InternalError when an object is not what was put (only of a table made `checked`)."""
+        if self._digests is not None:
+            for id, obj in self._objects.items():
+                self._check(id, obj)
+
+    def _check(self, id: str, obj: T) -> None:
+        if self._digests is not None and self._digests[id] != _digest(obj):
+            raise InternalError(
+                f"{self.schema.table} {id!r} was changed in place: objects of the store are read-only, copy them first"
+            )
 
     def _drop(self, index: str, key: object, id: str) -> None:
         bucket = self._indexes[index].get(key)
@@ -194,3 +241,7 @@ class Table(Generic[T]):
             bucket.pop(id, None)
             if not bucket:
                 del self._indexes[index][key]
+
+
+def _digest(obj: Any) -> bytes:
+    return blake2b(obj.SerializeToString(deterministic=True), digest_size=16).digest()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Any, Generic, TypeVar
+from collections.abc import Collection, Iterable
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from swarmcore.api.objects_pb2 import Cluster, Config, Extension, Network, Node, Resource, Secret, Service, Task, Volume
 from swarmcore.api.store_pb2 import StoreChange
-from swarmcore.errors import AlreadyExistsError, NotFoundError, SequenceConflictError
+from swarmcore.api.store_pb2 import Transaction as Entry
+from swarmcore.errors import AlreadyExistsError, InternalError, NotFoundError, SequenceConflictError
 from swarmcore.store.changes import Change
 from swarmcore.store.tables import Table, TableReader
 
 T = TypeVar("T", bound=Any)
+
+_CHANGE_BYTES = 64
+"""What a change adds to the size of its object, at most."""
 
 
 class Tables:
@@ -36,41 +40,57 @@ class Tables:
         return reader
 
 
+_ABSENT: Any = object()
+
+
 class WritableTable(Generic[T]):
     """One table inside a transaction. Takes ownership of what it is given: don't change it afterwards."""
 
-    __slots__ = ("_base", "_hidden", "_overlay", "_transaction")
+    __slots__ = ("_base", "_index", "_transaction", "_written")
 
     def __init__(self, transaction: Transaction, base: Table[T]) -> None:
         self._transaction = transaction
         self._base = base
-        self._overlay: Table[T] = Table(base.schema)
-        self._hidden: set[str] = set()
+        self._written: dict[str, T | None] = {}
+        """What the transaction wrote so far, by id; None where it deleted."""
+        self._index: Table[T] | None = None
+        """The same objects with their index entries, made when somebody first asks by index."""
+
+    @property
+    def name(self) -> str:
+        return self._base.schema.table
 
     def get(self, id: str) -> T | None:
-        if id in self._hidden:
-            return self._overlay.get(id)
-        return self._base.get(id)
+        obj = self._written.get(id, _ABSENT)
+        return self._base.get(id) if obj is _ABSENT else obj
 
     def all(self) -> Collection[T]:
-        return self._merge(self._base.all(), self._overlay.all())
+        if not self._written:
+            return self._base.all()
+        return self._merge(self._base.all(), (obj for obj in self._written.values() if obj is not None))
 
     def by(self, index: str, key: object) -> Collection[T]:
-        return self._merge(self._base.by(index, key), self._overlay.by(index, key))
+        if not self._written:
+            return self._base.by(index, key)
+        if self._index is None:
+            self._index = Table(self._base.schema)
+            for obj in self._written.values():
+                if obj is not None:
+                    self._index.put(obj)
+        return self._merge(self._base.by(index, key), self._index.by(index, key))
 
     def by_name(self, name: str) -> Collection[T]:
         return self.by("name", name.lower())
 
-    def _merge(self, base: Collection[T], overlay: Collection[T]) -> Collection[T]:
-        if not self._hidden:
-            return base
-        return [*(obj for obj in base if obj.id not in self._hidden), *overlay]
+    def _merge(self, base: Iterable[T], written: Iterable[T]) -> Collection[T]:
+        hidden = self._written
+        return [*(obj for obj in base if obj.id not in hidden), *written]
 
     def __contains__(self, id: object) -> bool:
         return isinstance(id, str) and self.get(id) is not None
 
     def __len__(self) -> int:
-        return len(self._base) - sum(1 for id in self._hidden if id in self._base) + len(self._overlay)
+        return len(self._base) + sum((obj is not None) - (id in self._base) for id, obj in self._written.items())
 
     def create(self, obj: T) -> None:
         """Insert; raises AlreadyExistsError when id or name is taken."""
@@ -88,6 +108,8 @@ class WritableTable(Generic[T]):
         old = self.get(obj.id)
         if old is None:
             raise NotFoundError(f"{self._base.schema.table} {obj.id!r} not found")
+        if obj is old:
+            raise InternalError(f"{self.name} {obj.id!r} is read-only, as it is in the store: copy it, then update")
         if obj.meta.version.index != old.meta.version.index:
             raise SequenceConflictError
         schema = self._base.schema
@@ -103,8 +125,7 @@ class WritableTable(Generic[T]):
         if old is None:
             raise NotFoundError(f"{self._base.schema.table} {id!r} not found")
         self._transaction.record(self, id, old, None)
-        self._overlay.remove(id)
-        self._hidden.add(id)
+        self._write(id, None)
 
     def _check_name(self, obj: T) -> None:
         schema = self._base.schema
@@ -115,17 +136,44 @@ class WritableTable(Generic[T]):
             raise AlreadyExistsError(f"name conflicts with an existing object: {schema.table} {name!r} already exists")
 
     def _put(self, obj: T, old: T | None) -> None:
-        self._transaction.record(self, obj.id, old, obj)
-        self._overlay.put(obj)
-        self._hidden.add(obj.id)
+        id = obj.id
+        self._transaction.record(self, id, old, obj)
+        self._write(id, obj)
+
+    def _write(self, id: str, obj: T | None) -> None:
+        self._written[id] = obj
+        if self._index is not None:
+            if obj is None:
+                self._index.remove(id)
+            else:
+                self._index.put(obj)
 
     def undo(self, id: str, old: T | None) -> None:
         """Take the last write of `id` back; `old` is what the transaction saw before it."""
-        self._overlay.remove(id)
         if old is self._base.get(id):
-            self._hidden.discard(id)
-        elif old is not None:
-            self._overlay.put(old)
+            del self._written[id]
+            if self._index is not None:
+                self._index.remove(id)
+        else:
+            self._write(id, old)
+
+    def redo(self, id: str, old: T | None, new: T | None) -> None:
+        """Do a write again that `Transaction.split` took out of the transaction before this one."""
+        if new is not None:
+            new.meta.version.index = self._transaction.version
+        self._transaction.record(self, id, old, new)
+        self._write(id, new)
+
+
+class Write(NamedTuple):
+    """One write of a transaction, in the order made."""
+
+    table: str
+    id: str
+    old: Any | None
+    new: Any | None
+    data: bytes
+    """`new`, serialised."""
 
 
 class Transaction:
@@ -136,7 +184,7 @@ class Transaction:
         self.stamp = stamp
         self.bytes = 0
         """Size of what was written, in bytes on the log."""
-        self._log: list[tuple[WritableTable[Any], str, str, Any | None, Any | None, bytes]] = []
+        self._log: list[Write] = []
         self.cluster: WritableTable[Cluster] = WritableTable(self, tables["cluster"])
         self.node: WritableTable[Node] = WritableTable(self, tables["node"])
         self.service: WritableTable[Service] = WritableTable(self, tables["service"])
@@ -156,8 +204,8 @@ class Transaction:
     def record(self, table: WritableTable[Any], id: str, old: Any | None, new: Any | None) -> None:
         """Called by the tables for each write, before it."""
         data = new.SerializeToString() if new is not None else b""
-        self.bytes += len(data) + 64
-        self._log.append((table, table._base.schema.table, id, old, new, data))
+        self.bytes += len(data) + _CHANGE_BYTES
+        self._log.append(Write(table.name, id, old, new, data))
 
     @property
     def mark(self) -> int:
@@ -167,31 +215,42 @@ class Transaction:
     def rollback(self, mark: int) -> None:
         """Take back every write since `mark`."""
         while len(self._log) > mark:
-            table, _, id, old, _, data = self._log.pop()
-            self.bytes -= len(data) + 64
-            table.undo(id, old)
+            name, id, old, _, data = self._log.pop()
+            self.bytes -= len(data) + _CHANGE_BYTES
+            self.table(name).undo(id, old)
 
-    def changes(self) -> tuple[Change, ...]:
-        """What the whole transaction did, one change for each object, in order of the first write."""
+    def split(self, mark: int) -> list[Write]:
+        """Take back every write since `mark`, to be made by the next transaction (`resume`)."""
+        rest = self._log[mark:]
+        self.rollback(mark)
+        return rest
+
+    def resume(self, writes: Iterable[Write]) -> None:
+        """Begin with what was split off the transaction that was applied just before."""
+        for name, id, old, new, _ in writes:
+            self.table(name).redo(id, old, new)
+
+    def outcome(self) -> tuple[tuple[Change, ...], bytes]:
+        """What the whole transaction did, one change for each object, and the same as the data of a log entry.
+
+        Both say the same in the same order, so that a manager which replays the entry gets equal tables.
+        """
         first: dict[tuple[str, str], Any | None] = {}
-        last: dict[tuple[str, str], Any | None] = {}
-        for _, name, id, old, new, _ in self._log:
-            first.setdefault((name, id), old)
-            last[name, id] = new
-        return tuple(
-            Change(name, first[name, id], new)
-            for (name, id), new in last.items()
-            if new is not None or first[name, id] is not None
-        )
-
-    def encode(self) -> list[StoreChange]:
-        """What goes into the log, in the order written."""
-        return [
-            StoreChange(table=name, object=data)
-            if new is not None
-            else StoreChange(action=StoreChange.DELETE, table=name, id=id)
-            for _, name, id, _, new, data in self._log
-        ]
-
-
-WriteFunction = Callable[[Transaction], T]
+        last: dict[tuple[str, str], Write] = {}
+        for write in self._log:
+            key = (write.table, write.id)
+            first.setdefault(key, write.old)
+            last[key] = write
+        entry = Entry()
+        add = entry.changes.add
+        changes = []
+        for key, (name, id, _, new, data) in last.items():
+            old = first[key]
+            if new is not None:
+                add(table=name, object=data)
+            elif old is not None:
+                add(action=StoreChange.DELETE, table=name, id=id)
+            else:
+                continue
+            changes.append(Change(name, old, new))
+        return tuple(changes), entry.SerializeToString()

@@ -29,8 +29,11 @@ class ImmediateProposer:
 
 @asynccontextmanager
 async def running_store(clock: Callable[[], float] = lambda: 1_700_000_000.0) -> AsyncIterator[Store]:
-    """A store whose writes are applied at once, with its writer running."""
-    store = Store(clock=clock)
+    """A store whose writes are applied at once, with its writer running.
+
+    Raises InternalError, at the next write or at the end, when an object of the store was changed in place.
+    """
+    store = Store(clock=clock, checked=True)
     store.connect(ImmediateProposer(store))
     writer = asyncio.create_task(store.run())
     try:
@@ -38,3 +41,4 @@ async def running_store(clock: Callable[[], float] = lambda: 1_700_000_000.0) ->
     finally:
         writer.cancel()
         await asyncio.gather(writer, return_exceptions=True)
+    store.check()

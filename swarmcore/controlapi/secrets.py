@@ -1,0 +1,88 @@
+"""Secrets and configs: values that containers get as files (SwarmKit: 2.7). The data of a secret is never returned."""
+
+from __future__ import annotations
+
+from swarmcore.api import control_pb2 as pb
+from swarmcore.api.objects_pb2 import Secret
+from swarmcore.controlapi.calls import Calls, require_version
+from swarmcore.controlapi.redact import public_secret
+from swarmcore.controlapi.select import any_name_predicates, fill, matching, spec_name
+from swarmcore.controlapi.validate.bounds import MAX_SPEC_BYTES, check_id, check_request
+from swarmcore.controlapi.validate.objects import MAX_SECRET_BYTES, check_secret, only_labels_changed
+from swarmcore.errors import InvalidArgumentError, NotFoundError
+from swarmcore.store.transaction import Transaction
+
+MAX_REQUEST_BYTES = MAX_SPEC_BYTES + MAX_SECRET_BYTES
+
+
+def not_found(secret_id: str) -> NotFoundError:
+    return NotFoundError(f"secret {secret_id} not found")
+
+
+def check_unused(tx: Transaction, kind: str, id: str, name: str) -> None:
+    """Refuse to remove what a service names; a task that still has it does not count."""
+    users = sorted(service.spec.annotations.name for service in tx.service.by(kind, id))
+    if users:
+        word = "service" if len(users) == 1 else "services"
+        raise InvalidArgumentError(f"{kind} '{name}' is in use by the following {word}: {', '.join(users)}")
+
+
+class SecretCalls(Calls):
+    async def CreateSecret(self, request: pb.CreateSecretRequest, context: object) -> pb.CreateSecretResponse:
+        check_request(request, MAX_REQUEST_BYTES)
+        check_secret(request.spec)
+        secret = Secret(id=self.new_id(), spec=request.spec)
+
+        def write(tx: Transaction) -> None:
+            tx.secret.create(secret)
+
+        await self.store.update(write)
+        return pb.CreateSecretResponse(secret=public_secret(secret))
+
+    async def GetSecret(self, request: pb.GetSecretRequest, context: object) -> pb.GetSecretResponse:
+        secret = self.store.view.secret.get(check_id(request.secret_id, "secret_id"))
+        if secret is None:
+            raise not_found(request.secret_id)
+        return pb.GetSecretResponse(secret=public_secret(secret))
+
+    async def ListSecrets(self, request: pb.ListSecretsRequest, context: object) -> pb.ListSecretsResponse:
+        check_request(request)
+        predicates = any_name_predicates(request.filters, spec_name, lambda secret: secret.spec.annotations.labels)
+        predicates.append(lambda secret: not secret.internal)
+        response = pb.ListSecretsResponse()
+        await fill(response.secrets, await matching(self.store.view.secret.all(), predicates), public_secret)
+        return response
+
+    async def UpdateSecret(self, request: pb.UpdateSecretRequest, context: object) -> pb.UpdateSecretResponse:
+        check_request(request, MAX_REQUEST_BYTES)
+        secret_id = check_id(request.secret_id, "secret_id")
+        version = require_version(request.HasField("secret_version"), request.secret_version, "secret_version")
+
+        def write(tx: Transaction) -> Secret:
+            old = tx.secret.get(secret_id)
+            if old is None:
+                raise not_found(secret_id)
+            wanted = request.spec
+            only_labels_changed(wanted.annotations.name, spec_name(old), wanted.data, old.spec.data)
+            secret = Secret()
+            secret.CopyFrom(old)
+            secret.meta.version.index = version
+            secret.spec.annotations.ClearField("labels")
+            secret.spec.annotations.labels.update(wanted.annotations.labels)
+            tx.secret.update(secret)
+            return secret
+
+        return pb.UpdateSecretResponse(secret=public_secret(await self.store.update(write)))
+
+    async def RemoveSecret(self, request: pb.RemoveSecretRequest, context: object) -> pb.RemoveSecretResponse:
+        secret_id = check_id(request.secret_id, "secret_id")
+
+        def write(tx: Transaction) -> None:
+            secret = tx.secret.get(secret_id)
+            if secret is None:
+                raise not_found(secret_id)
+            check_unused(tx, "secret", secret_id, spec_name(secret))
+            tx.secret.delete(secret_id)
+
+        await self.store.update(write)
+        return pb.RemoveSecretResponse()

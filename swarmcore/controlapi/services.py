@@ -1,0 +1,240 @@
+"""Services: create, update, roll back, remove, count their tasks (SwarmKit: 2.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from swarmcore.api.control_pb2 import (
+    CreateServiceRequest,
+    CreateServiceResponse,
+    GetServiceRequest,
+    GetServiceResponse,
+    ListServicesRequest,
+    ListServicesResponse,
+    ListServiceStatusesRequest,
+    ListServiceStatusesResponse,
+    RemoveServiceRequest,
+    RemoveServiceResponse,
+    UpdateServiceRequest,
+    UpdateServiceResponse,
+)
+from swarmcore.api.objects_pb2 import Service, Task
+from swarmcore.api.specs_pb2 import ServiceSpec
+from swarmcore.api.types_pb2 import NodeStatus, TaskState, UpdateStatus
+from swarmcore.controlapi.calls import Calls, require_version
+from swarmcore.controlapi.defaults import with_defaults
+from swarmcore.controlapi.select import Predicate, candidates, common_predicates, fill, matching, spec_name
+from swarmcore.controlapi.tasks import runtime_of
+from swarmcore.controlapi.validate.bounds import check_id, check_request
+from swarmcore.controlapi.validate.service import check_port_conflicts, check_service_spec, is_job, needs_ingress
+from swarmcore.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, UnimplementedError
+from swarmcore.store.transaction import Tables, Transaction
+
+MAX_STATUSES_BYTES = 4 * 1024 * 1024
+INGRESS_NAME = "ingress"
+INTERNAL_LABEL = "com.docker.swarm.internal"
+ServiceStatus = ListServiceStatusesResponse.ServiceStatus
+
+
+def not_found(service_id: str) -> NotFoundError:
+    return NotFoundError(f"service {service_id} not found")
+
+
+def is_ingress(network: object) -> bool:
+    spec = network.spec  # type: ignore[attr-defined]
+    return bool(spec.ingress or (spec.annotations.name == INGRESS_NAME and INTERNAL_LABEL in spec.annotations.labels))
+
+
+class ServiceCalls(Calls):
+    async def CreateService(self, request: CreateServiceRequest, context: object) -> CreateServiceResponse:
+        check_request(request)
+        if not request.HasField("spec"):
+            raise InvalidArgumentError("invalid argument: spec is missing")
+        spec = request.spec
+        check_service_spec(spec, self.check_templates)
+
+        def write(tx: Transaction) -> Service:
+            self._check_references(tx, spec)
+            self._check_networks(tx, spec)
+            check_port_conflicts(spec, "", tx.service.all() if spec.endpoint.ports else ())
+            service = Service(id=self.new_id(), spec=spec)
+            service.spec_version.index = 0
+            service.spec_version.SetInParent()
+            if is_job(spec):
+                service.job_status.job_iteration.SetInParent()
+                service.job_status.last_execution.CopyFrom(self.now())
+            tx.service.create(service)
+            return service
+
+        return CreateServiceResponse(service=await self.store.update(write))
+
+    def _check_references(self, tx: Transaction, spec: ServiceSpec) -> None:
+        container = spec.task.container
+        references: Mapping[str, list[tuple[str, str]]] = {
+            "secret": [(ref.secret_id, ref.secret_name) for ref in container.secrets],
+            "config": [(ref.config_id, ref.config_name) for ref in container.configs],
+        }
+        for kind, wanted in references.items():
+            missing = []
+            for id, name in wanted:
+                found = tx.table(kind).get(id)
+                if found is None or found.spec.annotations.name != name:
+                    missing.append(name)
+            if missing:
+                word = kind if len(missing) == 1 else f"{kind}s"
+                raise InvalidArgumentError(f"{word} not found: {', '.join(missing)}: create it before the service")
+
+    def _check_networks(self, tx: Transaction, spec: ServiceSpec) -> None:
+        for attachment in (*spec.task.networks, *spec.networks):
+            network = tx.network.get(attachment.target)
+            if network is not None and is_ingress(network):
+                raise InvalidArgumentError(
+                    "service cannot be explicitly attached to the ingress network "
+                    f"{network.spec.annotations.name!r}: leave it out of task.networks"
+                )
+        if needs_ingress(spec) and not any(is_ingress(network) for network in tx.network.all()):
+            raise FailedPreconditionError(
+                "service needs ingress network, but no ingress network is present: "
+                "create one, or publish the ports in host mode"
+            )
+
+    async def GetService(self, request: GetServiceRequest, context: object) -> GetServiceResponse:
+        service = self.store.view.service.get(check_id(request.service_id, "service_id"))
+        if service is None:
+            raise not_found(request.service_id)
+        return GetServiceResponse(service=with_defaults(service) if request.insert_defaults else service)
+
+    async def ListServices(self, request: ListServicesRequest, context: object) -> ListServicesResponse:
+        check_request(request)
+        filters = request.filters
+        predicates: list[Predicate] = common_predicates(
+            filters, spec_name, lambda service: service.spec.annotations.labels
+        )
+        if filters.runtimes:
+            runtimes = frozenset(filters.runtimes)
+            predicates.append(lambda service: runtime_of(service.spec.task) in runtimes)
+        response = ListServicesResponse()
+        await fill(response.services, await matching(candidates(self.store.view.service, filters), predicates))
+        return response
+
+    async def UpdateService(self, request: UpdateServiceRequest, context: object) -> UpdateServiceResponse:
+        check_request(request)
+        service_id = check_id(request.service_id, "service_id")
+        version = require_version(request.HasField("service_version"), request.service_version, "service_version")
+        if not request.HasField("spec"):
+            raise InvalidArgumentError("invalid argument: spec is missing")
+        check_service_spec(request.spec, self.check_templates)
+
+        def write(tx: Transaction) -> Service:
+            old = tx.service.get(service_id)
+            if old is None:
+                raise not_found(service_id)
+            self._check_change(tx, old, request.spec)
+            service = Service()
+            service.CopyFrom(old)
+            service.meta.version.index = version
+            if request.rollback == UpdateServiceRequest.PREVIOUS:
+                self._roll_back(service, old)
+            else:
+                _replace_spec(service, old, request.spec, version)
+            if is_job(service.spec):
+                service.job_status.job_iteration.index += 1
+                service.job_status.last_execution.CopyFrom(self.now())
+            tx.service.update(service)
+            return service
+
+        return UpdateServiceResponse(service=await self.store.update(write))
+
+    def _check_change(self, tx: Transaction, old: Service, spec: ServiceSpec) -> None:
+        if spec.HasField("endpoint") and spec.endpoint != old.spec.endpoint:
+            check_port_conflicts(spec, old.id, tx.service.all())
+        self._check_references(tx, spec)
+        self._check_networks(tx, spec)
+        same_task_networks = list(spec.task.networks) == list(old.spec.task.networks)
+        if same_task_networks and list(spec.networks) != list(old.spec.networks):
+            raise UnimplementedError("changing network in service is not supported: set task.networks, not networks")
+        if spec.WhichOneof("mode") != old.spec.WhichOneof("mode"):
+            raise UnimplementedError("service mode change is not allowed: remove the service and create it anew")
+        if spec.annotations.name != old.spec.annotations.name:
+            raise UnimplementedError("renaming services is not supported: annotations.name must stay as it is")
+
+    def _roll_back(self, service: Service, old: Service) -> None:
+        if not old.HasField("previous_spec"):
+            raise FailedPreconditionError(f"service {old.id} does not have a previous spec: nothing to roll back to")
+        service.spec.CopyFrom(old.previous_spec)
+        service.spec_version.CopyFrom(old.previous_spec_version)
+        service.previous_spec.CopyFrom(old.spec)
+        service.previous_spec_version.CopyFrom(old.spec_version)
+        service.update_status.Clear()
+        service.update_status.state = UpdateStatus.ROLLBACK_STARTED
+        service.update_status.message = "manually requested rollback"
+        service.update_status.started_at.CopyFrom(self.now())
+
+    async def RemoveService(self, request: RemoveServiceRequest, context: object) -> RemoveServiceResponse:
+        service_id = check_id(request.service_id, "service_id")
+
+        def write(tx: Transaction) -> None:
+            if tx.service.get(service_id) is None:
+                raise not_found(service_id)
+            tx.service.delete(service_id)
+
+        await self.store.update(write)
+        return RemoveServiceResponse()
+
+    async def ListServiceStatuses(
+        self, request: ListServiceStatusesRequest, context: object
+    ) -> ListServiceStatusesResponse:
+        if request.ByteSize() > MAX_STATUSES_BYTES:
+            raise InvalidArgumentError(f"services: at most {MAX_STATUSES_BYTES} bytes of ids are taken: ask in parts")
+        response = ListServiceStatusesResponse()
+        for service_id in request.services:
+            service = self.store.view.service.get(service_id)
+            status = response.statuses.add(service_id=service_id)
+            if service is not None:
+                tally = _Tally(service, self.store.view, status)
+                await matching(self.store.view.task.by("service", service_id), [tally.add])
+        return response
+
+
+def _replace_spec(service: Service, old: Service, spec: ServiceSpec, version: int) -> None:
+    service.previous_spec.CopyFrom(old.spec)
+    service.ClearField("previous_spec_version")
+    if old.HasField("spec_version"):
+        service.previous_spec_version.CopyFrom(old.spec_version)
+    service.spec.CopyFrom(spec)
+    service.spec_version.index = version
+    service.ClearField("update_status")
+
+
+class _Tally:
+    """Counts the tasks of one service. What runs on a node that is down is not counted as running."""
+
+    def __init__(self, service: Service, view: Tables, status: ServiceStatus) -> None:
+        self._service = service
+        self._nodes = view.node
+        self._status = status
+        self._mode = service.spec.WhichOneof("mode")
+        self._is_job = is_job(service.spec)
+        self._iteration = service.job_status.job_iteration.index
+        if self._mode == "replicated":
+            status.desired_tasks = service.spec.replicated.replicas
+        elif self._mode == "replicated_job":
+            status.desired_tasks = service.spec.replicated_job.max_concurrent
+
+    def add(self, task: Task) -> bool:
+        state, desired, status = task.status.state, task.desired_state, self._status
+        if self._is_job and task.job_iteration.index != self._iteration:
+            return False
+        if state == TaskState.RUNNING:
+            node = self._nodes.get(task.node_id)
+            if node is None or node.status.state != NodeStatus.DOWN:
+                status.running_tasks += 1
+        if self._mode == "global" and desired == TaskState.RUNNING:
+            status.desired_tasks += 1
+        elif self._mode == "global_job" and (
+            desired == TaskState.RUNNING or (desired == TaskState.COMPLETE and state != TaskState.COMPLETE)
+        ):
+            status.desired_tasks += 1
+        if self._is_job and state == TaskState.COMPLETE:
+            status.completed_tasks += 1
+        return False

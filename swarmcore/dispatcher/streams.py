@@ -1,0 +1,104 @@
+"""The streams that agents hold open, and the pump that wakes them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from swarmcore.dispatcher.assignments import AssignmentSet
+from swarmcore.errors import SwarmError
+
+IDLE_STREAMS = 8
+SECONDS_PER_STREAM = 0.0002
+MAX_GATHER = 0.2
+WAKES_PER_TURN = 16
+
+Ending = Callable[[], SwarmError]
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """One stream of one session, owned by the RPC handler that made it."""
+
+    handler: asyncio.Task[object] | None
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    is_dirty: bool = False
+    is_queued: bool = False
+    ending: Ending | None = None
+
+    def end(self, ending: Ending) -> None:
+        """Have the handler raise this as soon as it can. The first reason counts."""
+        if self.ending is None:
+            self.ending = ending
+        self.wake.set()
+
+    async def wait(self) -> bool:
+        """Wait until there is something to send (True) or the stream has to end (False)."""
+        while not self.is_dirty and self.ending is None:
+            self.wake.clear()
+            await self.wake.wait()
+        self.is_dirty = False
+        return self.ending is None
+
+
+@dataclass(slots=True, eq=False)
+class AssignmentStream(Stream):
+    """A stream of assignments, with what its node was told."""
+
+    assigned: AssignmentSet = field(kw_only=True)
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One registration of one node. At most one stream of each kind: a newer one ends the older."""
+
+    node_id: str
+    id: str
+    sent_version: int = 0
+    """Version of the node object in the last session message."""
+    streams: dict[str, Stream] = field(default_factory=dict)
+    ending: Ending | None = None
+
+    def end(self, ending: Ending) -> None:
+        self.ending = ending
+        for stream in self.streams.values():
+            stream.end(ending)
+
+
+class Pump:
+    """Wakes streams that have something to send, a few in each turn of the loop.
+
+    While few streams wait, they go at once. Else the pump first lets changes gather for as long as sending to all
+    of them would take (0.2 ms each, at most 0.2 s): in a rush each node gets few large messages, not one a change.
+    """
+
+    def __init__(self) -> None:
+        self._queue: deque[Stream] = deque()
+        self._wake = asyncio.Event()
+
+    def mark(self, stream: Stream) -> None:
+        """There is something to send. Cheap, and bounded: a stream stands in the queue once."""
+        if not stream.is_queued:
+            stream.is_queued = True
+            self._queue.append(stream)
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Pump, until cancelled."""
+        queue = self._queue
+        while True:
+            while not queue:
+                self._wake.clear()
+                await self._wake.wait()
+            if len(queue) > IDLE_STREAMS:
+                await asyncio.sleep(min(len(queue) * SECONDS_PER_STREAM, MAX_GATHER))
+            for turn in range(len(queue)):
+                stream = queue.popleft()
+                stream.is_queued = False
+                stream.is_dirty = True
+                stream.wake.set()
+                if turn % WAKES_PER_TURN == WAKES_PER_TURN - 1:
+                    await asyncio.sleep(0)
+            await asyncio.sleep(0)
