@@ -1,4 +1,4 @@
-"""The one registry of what runs only while this manager leads: started together, stopped together, fenced by the term."""
+"""The one registry of what runs only while this manager leads: started together, stopped together, fenced by term."""
 
 from __future__ import annotations
 

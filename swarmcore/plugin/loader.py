@@ -62,8 +62,12 @@ class _Candidate:
 
 def installed(group: str = ENTRY_POINT_GROUP, path: Sequence[str] | None = None) -> list[importlib_metadata.EntryPoint]:
     """The group's entry points by (name, distribution); `path` as `sys.path`, which is the default."""
-    arguments = {} if path is None else {"path": list(path)}
-    points = importlib_metadata.entry_points(group=group, **arguments)
+    if path is None:
+        points = list(importlib_metadata.entry_points(group=group))
+    else:
+        # Only here can a path be named: `entry_points` takes it for a property of the entry points to select by.
+        found = importlib_metadata.distributions(path=list(path))
+        points = [point for distribution in found for point in distribution.entry_points.select(group=group)]
     return sorted(points, key=lambda point: (point.name, normal_name(point.dist.name) if point.dist else ""))
 
 

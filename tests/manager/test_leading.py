@@ -1,0 +1,110 @@
+"""What runs only while a manager leads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from swarmcore.api.objects_pb2 import Config
+from swarmcore.errors import NotLeaderError
+from swarmcore.manager.leading import lead
+from swarmcore.store.store import LeaderStore, Store
+from swarmcore.testing.clock import let_the_loop_run
+from swarmcore.testing.store import running_store
+
+
+class Terms:
+    """Leadership that changes when a test says so."""
+
+    def __init__(self) -> None:
+        self.term = 0
+        self._changed = asyncio.Event()
+
+    async def wait_leadership_change(self, known: int) -> int:
+        while self.term == known:
+            self._changed.clear()
+            await self._changed.wait()
+        return self.term
+
+    async def become(self, term: int) -> None:
+        self.term = term
+        self._changed.set()
+        await let_the_loop_run()
+
+
+class Component:
+    name = "component"
+
+    def __init__(self, failures: int = 0) -> None:
+        self.running: list[int] = []
+        self.started: list[int] = []
+        self.stores: list[LeaderStore] = []
+        self.failures = failures
+
+    async def run(self, store: LeaderStore) -> None:
+        self.started.append(store.term)
+        self.stores.append(store)
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError("a bug")
+        self.running.append(store.term)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.running.remove(store.term)
+
+
+async def prepared(store: LeaderStore) -> None:
+    assert store.term
+
+
+@contextlib.asynccontextmanager
+async def leading(terms: Terms, store: Store, *components: Component) -> AsyncIterator[None]:
+    task = asyncio.create_task(lead(terms, store, components, prepared))
+    await let_the_loop_run()
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_components_run_while_the_manager_leads_and_never_longer() -> None:
+    terms, one, two = Terms(), Component(), Component()
+    async with running_store() as store, leading(terms, store, one, two):
+        assert not one.running
+        await terms.become(3)
+        assert one.running == two.running == [3]
+        await terms.become(0)
+        assert one.running == two.running == []
+        await terms.become(5)
+        assert one.running == two.running == [5]
+    assert one.running == []
+    assert one.started == [3, 5]
+
+
+async def test_a_component_that_fails_does_not_end_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    terms, bad, good = Terms(), Component(failures=1), Component()
+    async with running_store() as store, leading(terms, store, bad, good):
+        await terms.become(1)
+
+        assert good.running == [1]
+        assert "component failed and starts again" in caplog.text
+
+
+async def test_a_write_of_an_older_term_is_refused() -> None:
+    terms, component = Terms(), Component()
+    async with running_store() as store, leading(terms, store, component):
+        await terms.become(1)
+        old = component.stores[0]
+        await terms.become(2)
+
+        # The store's own term is 1 here, so the writer of term 2 is the stale one.
+        await old.update(lambda tx: tx.config.create(Config(id="a")))
+        with pytest.raises(NotLeaderError):
+            await component.stores[1].update(lambda tx: tx.config.create(Config(id="b")))
+        assert "b" not in store.view.config
