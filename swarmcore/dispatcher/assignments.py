@@ -241,7 +241,7 @@ class AssignmentSet:
                 break
             size += self._emit(message, key)
 
-    def _message(self, kind: AssignmentsMessage.Type) -> AssignmentsMessage:
+    def _message(self, kind: AssignmentsMessage.Type.ValueType) -> AssignmentsMessage:
         applies_to = str(self.sequence) if self.sequence else ""
         self.sequence += 1
         return AssignmentsMessage(type=kind, applies_to=applies_to, results_in=str(self.sequence))

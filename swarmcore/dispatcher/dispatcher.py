@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from random import Random
 from typing import Any, Final, Protocol
@@ -27,11 +26,16 @@ from swarmcore.api.dispatcher_pb2 import (
 from swarmcore.api.dispatcher_pb2_grpc import DispatcherServicer
 from swarmcore.api.ids import IdSource, new_id
 from swarmcore.api.types_pb2 import WeightedPeer
-from swarmcore.dispatcher.term import MUST_DISCONNECT, Term
+from swarmcore.clock import Clock, SystemClock
+from swarmcore.dispatcher.requests import check_session, check_session_id, task_updates, unpublished_volumes
+from swarmcore.dispatcher.sessions import MUST_DISCONNECT
+from swarmcore.dispatcher.streams import Session
+from swarmcore.dispatcher.term import Term
 from swarmcore.errors import AbortedError
 from swarmcore.store.store import LeaderStore
 
 Context = ServicerContext[Any, Any]
+SYSTEM_CLOCK: Final = SystemClock()
 
 
 class CallerLike(Protocol):
@@ -56,16 +60,16 @@ class Dispatcher(DispatcherServicer):
         caller_of: Callable[[Context], CallerLike],
         managers: Callable[[], Sequence[WeightedPeer]],
         own_node_id: str,
-        clock: Callable[[], float] = time.time,
+        clock: Clock = SYSTEM_CLOCK,
         rng: Random | None = None,
         new_id: IdSource = new_id,
     ) -> None:
-        """`managers` is asked each second; `clock` stamps reports (deadlines follow the loop's own time)."""
+        """`managers` is asked each second for the members to tell agents of; `rng` spreads heartbeats."""
         self._caller_of = caller_of
         self._managers = managers
         self._own_node_id = own_node_id
         self._clock = clock
-        self._rng = rng if rng is not None else Random()  # noqa: S311 - spreads heartbeats, protects nothing
+        self._rng = rng if rng is not None else Random()
         self._new_id = new_id
         self._term: Term | None = None
 
@@ -91,39 +95,43 @@ class Dispatcher(DispatcherServicer):
             raise AbortedError("dispatcher is stopped")
         return self._term
 
-    async def Session(self, request: SessionRequest, context: Context) -> AsyncIterator[SessionMessage]:  # noqa: N802
+    def _session(self, term: Term, context: Context, session_id: str) -> Session:
+        check_session_id(session_id)
+        return term.sessions.find(self._caller_of(context).node_id, session_id)
+
+    async def Session(self, request: SessionRequest, context: Context) -> AsyncIterator[SessionMessage]:
         """Register the caller, then tell it of changes of its node, the managers and the keys (SwarmKit: 8.2)."""
         term = self._running()
+        check_session(request)
         caller = self._caller_of(context)
         description = request.description if request.HasField("description") else None
-        session = await term.register(caller.node_id, request.session_id, description, _host(caller.remote_addr))
-        stream = term.open_stream(session, "session")
+        sessions = term.sessions
+        session = await sessions.register(caller.node_id, request.session_id, description, _host(caller.remote_addr))
+        stream = term.open_session(session)
         try:
-            yield term.session_message(session)
+            yield sessions.message(session)
             while await stream.wait():
-                yield term.session_message(session)
+                yield sessions.message(session)
             assert stream.ending is not None
             if stream.ending is MUST_DISCONNECT:
                 # One more message: it names the managers to go to.
-                yield term.session_message(session)
+                yield sessions.message(session)
             raise stream.ending()
         finally:
-            term.close_stream(session, "session", stream)
+            term.close(session, stream)
 
-    async def Heartbeat(self, request: HeartbeatRequest, context: Context) -> HeartbeatResponse:  # noqa: N802
+    async def Heartbeat(self, request: HeartbeatRequest, context: Context) -> HeartbeatResponse:
         """Renew the caller's lease (SwarmKit: 8.3)."""
         term = self._running()
-        return term.heartbeat(term.session(self._caller_of(context).node_id, request.session_id))
+        return term.sessions.heartbeat(self._session(term, context, request.session_id))
 
-    async def Assignments(  # noqa: N802
-        self, request: AssignmentsRequest, context: Context
-    ) -> AsyncIterator[AssignmentsMessage]:
+    async def Assignments(self, request: AssignmentsRequest, context: Context) -> AsyncIterator[AssignmentsMessage]:
         """Everything that the caller shall have, then every change of it (SwarmKit: 8.6).
 
         Only live tasks: what has ended is not sent to a node that connects, so the set is bounded by what runs.
         """
         term = self._running()
-        session = term.session(self._caller_of(context).node_id, request.session_id)
+        session = self._session(term, context, request.session_id)
         stream = term.open_assignments(session)
         try:
             yield stream.assigned.complete()
@@ -135,25 +143,23 @@ class Dispatcher(DispatcherServicer):
             assert stream.ending is not None
             raise stream.ending()
         finally:
-            term.close_stream(session, "assignments", stream)
+            term.close(session, stream)
 
-    async def Tasks(self, request: TasksRequest, context: Context) -> AsyncIterator[TasksMessage]:  # noqa: N802
+    async def Tasks(self, request: TasksRequest, context: Context) -> AsyncIterator[TasksMessage]:
         """The full list of the caller's tasks at each change: what agents used before there were assignments."""
         term = self._running()
-        session = term.session(self._caller_of(context).node_id, request.session_id)
-        stream = term.open_stream(session, "tasks")
+        session = self._session(term, context, request.session_id)
+        stream = term.open_list(session)
         try:
-            yield term.task_list(session.node_id)
+            yield term.routes.task_list(session.node_id)
             while await stream.wait():
-                yield term.task_list(session.node_id)
+                yield term.routes.task_list(session.node_id)
             assert stream.ending is not None
             raise stream.ending()
         finally:
-            term.close_stream(session, "tasks", stream)
+            term.close(session, stream)
 
-    async def UpdateTaskStatus(  # noqa: N802
-        self, request: UpdateTaskStatusRequest, context: Context
-    ) -> UpdateTaskStatusResponse:
+    async def UpdateTaskStatus(self, request: UpdateTaskStatusRequest, context: Context) -> UpdateTaskStatusResponse:
         """Take reports in (SwarmKit: 8.4).
 
         Returns once they are checked and queued, before they are written. A crash can lose what was acknowledged;
@@ -162,19 +168,17 @@ class Dispatcher(DispatcherServicer):
         node, and ResourceExhaustedError when too many wait; nothing of the call is taken over then.
         """
         term = self._running()
-        session = term.session(self._caller_of(context).node_id, request.session_id)
-        term.report_tasks(
-            session, [(update.task_id, update.status) for update in request.updates if update.HasField("status")]
-        )
+        session = self._session(term, context, request.session_id)
+        term.reports.put_statuses(session.node_id, task_updates(request))
         return UpdateTaskStatusResponse()
 
-    async def UpdateVolumeStatus(  # noqa: N802
+    async def UpdateVolumeStatus(
         self, request: UpdateVolumeStatusRequest, context: Context
     ) -> UpdateVolumeStatusResponse:
         """Take in which volumes the caller no longer mounts."""
         term = self._running()
-        session = term.session(self._caller_of(context).node_id, request.session_id)
-        term.report_volumes(session, [update.id for update in request.updates if update.unpublished])
+        session = self._session(term, context, request.session_id)
+        term.reports.put_unpublished(session.node_id, unpublished_volumes(request))
         return UpdateVolumeStatusResponse()
 
 

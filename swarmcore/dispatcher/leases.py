@@ -1,4 +1,4 @@
-"""Which nodes are still there: heartbeat periods, leases, and the limit on registrations. Pure: `now` is an argument."""
+"""Which nodes are still there: heartbeat periods, leases, the limit on registrations. Pure: `now` is an argument."""
 
 from __future__ import annotations
 

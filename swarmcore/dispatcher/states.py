@@ -21,7 +21,7 @@ DISCONNECTED_MESSAGE = "node is currently trying to find new manager"
 class NodeState:
     """A state to write."""
 
-    state: NodeStatus.State
+    state: NodeStatus.State.ValueType
     message: str
 
 

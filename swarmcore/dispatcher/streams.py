@@ -7,12 +7,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from swarmcore.clock import Clock
 from swarmcore.dispatcher.assignments import AssignmentSet
 from swarmcore.errors import SwarmError
 
 IDLE_STREAMS = 8
-SECONDS_PER_STREAM = 0.0002
-MAX_GATHER = 0.2
+SECONDS_PER_STREAM = 0.0005
+"""What a message costs in all: sending it, and taking in the report that answers it."""
+MAX_GATHER = 0.5
 WAKES_PER_TURN = 16
 
 Ending = Callable[[], SwarmError]
@@ -61,7 +63,13 @@ class Session:
     streams: dict[str, Stream] = field(default_factory=dict)
     ending: Ending | None = None
 
+    def release(self, stream: Stream) -> None:
+        """The stream's handler ends."""
+        for kind in [kind for kind, held in self.streams.items() if held is stream]:
+            del self.streams[kind]
+
     def end(self, ending: Ending) -> None:
+        """End the session and its streams."""
         self.ending = ending
         for stream in self.streams.values():
             stream.end(ending)
@@ -70,11 +78,13 @@ class Session:
 class Pump:
     """Wakes streams that have something to send, a few in each turn of the loop.
 
-    While few streams wait, they go at once. Else the pump first lets changes gather for as long as sending to all
-    of them would take (0.2 ms each, at most 0.2 s): in a rush each node gets few large messages, not one a change.
+    While few streams wait, they go at once. Else the pump first lets changes gather for as long as serving all of
+    them would take (0.5 ms each, at most 0.5 s): in a rush each node gets few large messages, not one a change, and
+    answers each with one report.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._queue: deque[Stream] = deque()
         self._wake = asyncio.Event()
 
@@ -93,7 +103,8 @@ class Pump:
                 self._wake.clear()
                 await self._wake.wait()
             if len(queue) > IDLE_STREAMS:
-                await asyncio.sleep(min(len(queue) * SECONDS_PER_STREAM, MAX_GATHER))
+                gather = min(len(queue) * SECONDS_PER_STREAM, MAX_GATHER)
+                await self._clock.sleep_until(self._clock.monotonic() + gather)
             for turn in range(len(queue)):
                 stream = queue.popleft()
                 stream.is_queued = False

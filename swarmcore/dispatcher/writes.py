@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from swarmcore.clock import Clock
 from swarmcore.errors import DeadlineError, ResourceExhaustedError
 from swarmcore.store.store import LeaderStore
 from swarmcore.store.transaction import Transaction
@@ -25,9 +26,16 @@ class WriteQueue(Generic[V]):
     One batch is under way at a time, so under load batches grow by themselves and nothing waits for a timer.
     """
 
-    def __init__(self, what: str, write: Callable[[Transaction, tuple[str, V]], object], limit: int = DEFAULT_LIMIT):
+    def __init__(
+        self,
+        what: str,
+        write: Callable[[Transaction, tuple[str, V]], object],
+        clock: Clock,
+        limit: int = DEFAULT_LIMIT,
+    ) -> None:
         self._what = what
         self._write = write
+        self._clock = clock
         self._limit = limit
         self._pending: dict[str, V] = {}
         self._wake = asyncio.Event()
@@ -40,13 +48,17 @@ class WriteQueue(Generic[V]):
         if len(self._pending) + count > self._limit:
             raise ResourceExhaustedError(f"too many {self._what} wait to be written; report again in a moment")
 
+    def waiting(self, key: str) -> V | None:
+        """What waits under this key."""
+        return self._pending.get(key)
+
     def put(self, key: str, value: V) -> None:
         """Queue one write. The caller has checked the room, or the keys are bounded by themselves."""
         self._pending[key] = value
         self._wake.set()
 
     async def run(self, store: LeaderStore) -> None:
-        """Write, until cancelled. Raises NotLeaderError when the term is over."""
+        """Write, until cancelled. Raises NotLeaderError when the term is over, and what else keeps the store from writing."""
         while True:
             while not self._pending:
                 self._wake.clear()
@@ -65,4 +77,4 @@ class WriteQueue(Generic[V]):
         """What came meanwhile is newer and stays."""
         _log.warning("%d %s wait for the store: %s", len(batch), self._what, error)
         self._pending = {**batch, **self._pending}
-        await asyncio.sleep(RETRY_SECONDS)
+        await self._clock.sleep_until(self._clock.monotonic() + RETRY_SECONDS)
