@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from swarmcore.api.ids import IdSource, new_id
 from swarmcore.api.objects_pb2 import Node, Service, Task
 from swarmcore.api.types_pb2 import Version
+from swarmcore.clock import Clock, SystemClock
 from swarmcore.controlapi.cluster_ops import ClusterOps, MemberLike
-from swarmcore.controlapi.validate.task import ContainerCheck
-from swarmcore.errors import InvalidArgumentError
+from swarmcore.controlapi.validate.bounds import brief
+from swarmcore.errors import InvalidArgumentError, NotFoundError
 from swarmcore.store.store import Store
+
+_SYSTEM_CLOCK: Final = SystemClock()
 
 IsDirty = Callable[[Service, Task, Node | None], bool]
 """Whether a task differs from what its service asks for now."""
@@ -28,7 +31,10 @@ def differs_from_service(service: Service, task: Task, node: Node | None) -> boo
 
 
 class Calls:
-    """Constructed once for a manager, on the leader and on followers alike. A follower's writes raise NotLeaderError."""
+    """Constructed once for a manager, on the leader and on followers alike. A follower's writes raise NotLeaderError.
+
+    Calls raise SwarmError with one line of text; one that raises has changed nothing.
+    """
 
     def __init__(
         self,
@@ -37,8 +43,7 @@ class Calls:
         members: Callable[[], Sequence[MemberLike]],
         cluster_ops: ClusterOps,
         new_id: IdSource = new_id,
-        clock: Callable[[], float] = time.time,
-        check_templates: ContainerCheck | None = None,
+        clock: Clock = _SYSTEM_CLOCK,
         is_dirty: IsDirty = differs_from_service,
     ) -> None:
         self.store = store
@@ -46,12 +51,11 @@ class Calls:
         self.cluster_ops = cluster_ops
         self.new_id = new_id
         self.clock = clock
-        self.check_templates = check_templates
         self.is_dirty = is_dirty
 
     def now(self) -> Timestamp:
         stamp = Timestamp()
-        stamp.FromNanoseconds(int(self.clock() * 1e9))
+        stamp.FromNanoseconds(int(self.clock.now() * 1e9))
         return stamp
 
 
@@ -60,3 +64,8 @@ def require_version(has_version: bool, version: Version, field: str) -> int:
     if not has_version:
         raise InvalidArgumentError(f"invalid argument: {field} is missing: give the version that was read")
     return int(version.index)
+
+
+def not_found(kind: str, id: str) -> NotFoundError:
+    """What a call says about an id that nothing has."""
+    return NotFoundError(f"{kind} {brief(id)} not found")

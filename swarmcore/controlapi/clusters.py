@@ -5,27 +5,24 @@ from __future__ import annotations
 from swarmcore.api import control_pb2 as pb
 from swarmcore.api.objects_pb2 import Cluster
 from swarmcore.api.types_pb2 import EncryptionKey, NodeRole
-from swarmcore.controlapi.calls import Calls, require_version
+from swarmcore.controlapi.calls import Calls, not_found, require_version
 from swarmcore.controlapi.redact import public_cluster
 from swarmcore.controlapi.select import candidates, common_predicates, fill, matching, spec_name
 from swarmcore.controlapi.validate.bounds import check_id, check_request
 from swarmcore.controlapi.validate.objects import check_cluster
-from swarmcore.errors import InvalidArgumentError, NotFoundError, SequenceConflictError
+from swarmcore.errors import InvalidArgumentError, SequenceConflictError
 from swarmcore.store.transaction import Transaction
 
-MANAGER_SUBSYSTEM = "manager"
+MANAGER_SUBSYSTEM = "swarm-manager"
+"""As SwarmKit names the key that wraps what managers keep on disk."""
 REMOVED_NODE_GRACE_SECONDS = 7 * 24 * 3600
-
-
-def not_found(cluster_id: str) -> NotFoundError:
-    return NotFoundError(f"cluster {cluster_id} not found")
 
 
 class ClusterCalls(Calls):
     async def GetCluster(self, request: pb.GetClusterRequest, context: object) -> pb.GetClusterResponse:
         cluster = self.store.view.cluster.get(check_id(request.cluster_id, "cluster_id"))
         if cluster is None:
-            raise not_found(request.cluster_id)
+            raise not_found("cluster", request.cluster_id)
         return pb.GetClusterResponse(cluster=public_cluster(cluster))
 
     async def ListClusters(self, request: pb.ListClustersRequest, context: object) -> pb.ListClustersResponse:
@@ -46,7 +43,7 @@ class ClusterCalls(Calls):
         check_cluster(request.spec)
         current = self.store.view.cluster.get(cluster_id)
         if current is None:
-            raise not_found(cluster_id)
+            raise not_found("cluster", cluster_id)
         if current.meta.version.index != version:
             raise SequenceConflictError
         # May ask external CAs; that the cluster stayed as it was is checked by its version, inside the transaction.
@@ -55,7 +52,7 @@ class ClusterCalls(Calls):
         def write(tx: Transaction) -> Cluster:
             old = tx.cluster.get(cluster_id)
             if old is None:
-                raise not_found(cluster_id)
+                raise not_found("cluster", cluster_id)
             cluster = Cluster()
             cluster.CopyFrom(old)
             cluster.meta.version.index = version
@@ -71,7 +68,7 @@ class ClusterCalls(Calls):
 
     def _forget_removed_nodes(self, cluster: Cluster) -> None:
         """Drop entries whose certificate expired more than a week ago; those without an expiry stay."""
-        limit = self.clock() - REMOVED_NODE_GRACE_SECONDS
+        limit = self.clock.now() - REMOVED_NODE_GRACE_SECONDS
         removed = cluster.blacklisted_certificates
         for name in [
             name for name, entry in removed.items() if entry.HasField("expiry") and entry.expiry.ToSeconds() < limit

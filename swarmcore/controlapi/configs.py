@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from swarmcore.api import control_pb2 as pb
 from swarmcore.api.objects_pb2 import Config
-from swarmcore.controlapi.calls import Calls, require_version
+from swarmcore.controlapi.calls import Calls, not_found, require_version
 from swarmcore.controlapi.secrets import check_unused
 from swarmcore.controlapi.select import any_name_predicates, fill, matching, spec_name
 from swarmcore.controlapi.validate.bounds import check_id, check_request
 from swarmcore.controlapi.validate.objects import MAX_CONFIG_BYTES, check_config, only_labels_changed
-from swarmcore.errors import NotFoundError
+from swarmcore.errors import InvalidArgumentError
 from swarmcore.store.transaction import Transaction
 
 MAX_REQUEST_BYTES = MAX_CONFIG_BYTES + 256 * 1024
 
 
-def not_found(config_id: str) -> NotFoundError:
-    return NotFoundError(f"config {config_id} not found")
-
-
 class ConfigCalls(Calls):
     async def CreateConfig(self, request: pb.CreateConfigRequest, context: object) -> pb.CreateConfigResponse:
         check_request(request, MAX_REQUEST_BYTES)
+        if not request.HasField("spec"):
+            raise InvalidArgumentError("invalid argument: spec is missing")
         check_config(request.spec)
         config = Config(id=self.new_id(), spec=request.spec)
 
@@ -34,7 +32,7 @@ class ConfigCalls(Calls):
     async def GetConfig(self, request: pb.GetConfigRequest, context: object) -> pb.GetConfigResponse:
         config = self.store.view.config.get(check_id(request.config_id, "config_id"))
         if config is None:
-            raise not_found(request.config_id)
+            raise not_found("config", request.config_id)
         return pb.GetConfigResponse(config=config)
 
     async def ListConfigs(self, request: pb.ListConfigsRequest, context: object) -> pb.ListConfigsResponse:
@@ -52,7 +50,7 @@ class ConfigCalls(Calls):
         def write(tx: Transaction) -> Config:
             old = tx.config.get(config_id)
             if old is None:
-                raise not_found(config_id)
+                raise not_found("config", config_id)
             wanted = request.spec
             only_labels_changed(wanted.annotations.name, spec_name(old), wanted.data, old.spec.data)
             config = Config()
@@ -71,7 +69,7 @@ class ConfigCalls(Calls):
         def write(tx: Transaction) -> None:
             config = tx.config.get(config_id)
             if config is None:
-                raise not_found(config_id)
+                raise not_found("config", config_id)
             check_unused(tx, "config", config_id, spec_name(config))
             tx.config.delete(config_id)
 

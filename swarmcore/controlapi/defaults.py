@@ -41,7 +41,7 @@ def with_defaults(service: Service) -> Service:
     if spec.WhichOneof("mode") not in ("replicated_job", "global_job"):
         for name in ("update", "rollback"):
             update: UpdateConfig = getattr(spec, name)
-            if not spec.HasField(name):  # type: ignore[arg-type]
+            if not spec.HasField(name):
                 update.CopyFrom(default_update())
             elif not update.HasField("monitor"):
                 update.monitor.seconds = MONITOR_SECONDS

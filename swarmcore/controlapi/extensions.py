@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from swarmcore.api import control_pb2 as pb
 from swarmcore.api.objects_pb2 import Extension, Resource
-from swarmcore.controlapi.calls import Calls, require_version
+from swarmcore.controlapi.calls import Calls, not_found, require_version
 from swarmcore.controlapi.select import any_name_predicates, fill, matching, own_name
-from swarmcore.controlapi.validate.bounds import check_id, check_request
+from swarmcore.controlapi.validate.bounds import brief, brief_list, check_id, check_request
 from swarmcore.controlapi.validate.names import check_free_name
-from swarmcore.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
+from swarmcore.errors import AlreadyExistsError, InvalidArgumentError
 from swarmcore.store.tables import SCHEMA_OF
 from swarmcore.store.transaction import Transaction
 
@@ -19,7 +19,7 @@ class ExtensionCalls(Calls):
         name = request.annotations.name
         check_free_name(name, "extension name: annotations.name")
         if name.lower() in SCHEMA_OF:
-            raise AlreadyExistsError(f"extension {name} conflicts with a built-in kind of object: choose another name")
+            raise AlreadyExistsError(f"extension {brief(name)} conflicts with a built-in kind of object: rename it")
         extension = Extension(id=self.new_id(), annotations=request.annotations, description=request.description)
 
         def write(tx: Transaction) -> None:
@@ -31,7 +31,7 @@ class ExtensionCalls(Calls):
     async def GetExtension(self, request: pb.GetExtensionRequest, context: object) -> pb.GetExtensionResponse:
         extension = self.store.view.extension.get(check_id(request.extension_id, "extension_id"))
         if extension is None:
-            raise NotFoundError(f"extension {request.extension_id} not found")
+            raise not_found("extension", request.extension_id)
         return pb.GetExtensionResponse(extension=extension)
 
     async def RemoveExtension(self, request: pb.RemoveExtensionRequest, context: object) -> pb.RemoveExtensionResponse:
@@ -40,12 +40,12 @@ class ExtensionCalls(Calls):
         def write(tx: Transaction) -> None:
             extension = tx.extension.get(extension_id)
             if extension is None:
-                raise NotFoundError(f"extension {extension_id} not found")
+                raise not_found("extension", extension_id)
             used = sorted(own_name(resource) for resource in tx.resource.by("kind", own_name(extension)))
             if used:
-                more = f" and {len(used) - 10} more" if len(used) > 10 else ""
                 raise InvalidArgumentError(
-                    f"extension {own_name(extension)} is in use by resources: {', '.join(used[:10])}{more}"
+                    f"extension {brief(own_name(extension))} is in use by resources: {brief_list(used)}: "
+                    "remove them first"
                 )
             tx.extension.delete(extension_id)
 
@@ -63,7 +63,7 @@ class ExtensionCalls(Calls):
 
         def write(tx: Transaction) -> None:
             if not any(own_name(extension) == request.kind for extension in tx.extension.by_name(request.kind)):
-                raise InvalidArgumentError(f"Kind {request.kind} is not registered: create the extension first")
+                raise InvalidArgumentError(f"Kind {brief(request.kind)} is not registered: create the extension first")
             tx.resource.create(resource)
 
         await self.store.update(write)
@@ -72,7 +72,7 @@ class ExtensionCalls(Calls):
     async def GetResource(self, request: pb.GetResourceRequest, context: object) -> pb.GetResourceResponse:
         resource = self.store.view.resource.get(check_id(request.resource_id, "resource_id"))
         if resource is None:
-            raise NotFoundError(f"resource {request.resource_id} not found")
+            raise not_found("resource", request.resource_id)
         return pb.GetResourceResponse(resource=resource)
 
     async def ListResources(self, request: pb.ListResourcesRequest, context: object) -> pb.ListResourcesResponse:
@@ -92,7 +92,7 @@ class ExtensionCalls(Calls):
         def write(tx: Transaction) -> Resource:
             old = tx.resource.get(resource_id)
             if old is None:
-                raise NotFoundError(f"resource {resource_id} not found")
+                raise not_found("resource", resource_id)
             if old.meta.version.index != version:
                 raise InvalidArgumentError("update out of sequence: read the resource again")
             resource = Resource()
@@ -113,7 +113,7 @@ class ExtensionCalls(Calls):
 
         def write(tx: Transaction) -> None:
             if tx.resource.get(resource_id) is None:
-                raise NotFoundError(f"resource {resource_id} not found")
+                raise not_found("resource", resource_id)
             tx.resource.delete(resource_id)
 
         await self.store.update(write)

@@ -1,11 +1,11 @@
-"""Networks (SwarmKit: 2.6). Only the ingress network can be made: there is no network provider yet."""
+"""Networks (SwarmKit: 2.6). There is no network provider yet: those with a driver are refused."""
 
 from __future__ import annotations
 
 from swarmcore.api import control_pb2 as pb
 from swarmcore.api.objects_pb2 import Network
 from swarmcore.api.types_pb2 import TaskState
-from swarmcore.controlapi.calls import Calls
+from swarmcore.controlapi.calls import Calls, not_found
 from swarmcore.controlapi.select import candidates, common_predicates, fill, matching, spec_name
 from swarmcore.controlapi.services import is_ingress
 from swarmcore.controlapi.validate.bounds import check_id, check_request
@@ -15,14 +15,8 @@ from swarmcore.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
     InvalidArgumentError,
-    NotFoundError,
-    UnimplementedError,
 )
 from swarmcore.store.transaction import Transaction
-
-
-def not_found(network_id: str) -> NotFoundError:
-    return NotFoundError(f"network {network_id} not found")
 
 
 class NetworkCalls(Calls):
@@ -30,21 +24,11 @@ class NetworkCalls(Calls):
         check_request(request)
         if not request.HasField("spec"):
             raise InvalidArgumentError("invalid argument: spec is missing")
-        spec = request.spec
-        check_network(spec)
-        if spec.HasField("driver_config") or spec.ipam.HasField("driver"):
-            raise InvalidArgumentError(
-                f"plugin {spec.driver_config.name or spec.ipam.driver.name!r} not supported: "
-                "there is no network provider here, so driver_config must be unset"
-            )
-        if not spec.ingress:
-            raise UnimplementedError(
-                "network support is unavailable: tasks use the host's ports; publish them in host mode"
-            )
-        network = Network(id=self.new_id(), spec=spec)
+        check_network(request.spec)
+        network = Network(id=self.new_id(), spec=request.spec)
 
         def write(tx: Transaction) -> None:
-            if any(is_ingress(other) for other in tx.network.all()):
+            if is_ingress(network) and any(is_ingress(other) for other in tx.network.all()):
                 raise AlreadyExistsError("ingress network (another one) is already present: remove it first")
             tx.network.create(network)
 
@@ -54,7 +38,7 @@ class NetworkCalls(Calls):
     async def GetNetwork(self, request: pb.GetNetworkRequest, context: object) -> pb.GetNetworkResponse:
         network = self.store.view.network.get(check_id(request.network_id, "network_id"))
         if network is None:
-            raise not_found(request.network_id)
+            raise not_found("network", request.network_id)
         return pb.GetNetworkResponse(network=network)
 
     async def ListNetworks(self, request: pb.ListNetworksRequest, context: object) -> pb.ListNetworksResponse:
@@ -71,7 +55,7 @@ class NetworkCalls(Calls):
         def write(tx: Transaction) -> None:
             network = tx.network.get(network_id)
             if network is None:
-                raise not_found(network_id)
+                raise not_found("network", network_id)
             _check_removal(tx, network)
             tx.network.delete(network_id)
 
@@ -84,9 +68,9 @@ def _check_removal(tx: Transaction, network: Network) -> None:
     if network.spec.annotations.labels.get(PREDEFINED_LABEL) == "true":
         raise FailedPreconditionError(f"network {name} is a pre-defined network and cannot be removed")
     if is_ingress(network):
-        users = [service.id for service in tx.service.all() if needs_ingress(service.spec)]
-        if users:
-            raise FailedPreconditionError(f"ingress network cannot be removed because service {users[0]} depends on it")
+        user = next((service for service in tx.service.all() if needs_ingress(service.spec)), None)
+        if user is not None:
+            raise FailedPreconditionError(f"ingress network cannot be removed because service {user.id} depends on it")
         return
     for service in tx.service.by("network", network.id):
         raise FailedPreconditionError(f"network {name} is in use by service {service.id}: remove that first")

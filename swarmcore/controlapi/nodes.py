@@ -16,22 +16,20 @@ from swarmcore.api.control_pb2 import (
     UpdateNodeResponse,
 )
 from swarmcore.api.objects_pb2 import Node, Task
+from swarmcore.api.specs_pb2 import NodeSpec
 from swarmcore.api.types_pb2 import NodeRole, NodeStatus, RaftMemberStatus, TaskState
-from swarmcore.controlapi.calls import Calls, require_version
+from swarmcore.controlapi.calls import Calls, not_found, require_version
 from swarmcore.controlapi.cluster_ops import MemberLike
 from swarmcore.controlapi.select import Predicate, candidates, common_predicates, fill, labels_match, matching
 from swarmcore.controlapi.validate.bounds import check_id, check_request
+from swarmcore.controlapi.validate.names import check_free_name
 from swarmcore.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from swarmcore.store.transaction import Transaction
 
 ORPHANED_MESSAGE = "Task belonged to a node that has been deleted"
 REACHABLE = RaftMemberStatus.REACHABLE
-TASKS_WITH_NODE = 64
-"""Tasks orphaned in the node's own transaction; more of them would not fit beside each other."""
-
-
-def not_found(node_id: str) -> NotFoundError:
-    return NotFoundError(f"node {node_id} not found")
+ORPHANED_BYTES_WITH_NODE = 512 * 1024
+"""Of tasks orphaned in the node's own transaction; with many more it would pass the limit of 1.5 MiB."""
 
 
 def _hostname(node: Node) -> str:
@@ -47,6 +45,13 @@ def can_lose(members: Collection[MemberLike], node_id: str) -> bool:
     others = [member for member in members if member.node_id != node_id]
     reachable = sum(1 for member in others if member.is_leader or member.reachability == REACHABLE)
     return reachable >= len(others) // 2 + 1
+
+
+def _still_member(node: Node) -> FailedPreconditionError:
+    return FailedPreconditionError(
+        f"node {node.id} is a cluster manager and is a member of the raft cluster. "
+        "It must be demoted to worker before removal"
+    )
 
 
 class NodeCalls(Calls):
@@ -66,7 +71,7 @@ class NodeCalls(Calls):
     async def GetNode(self, request: GetNodeRequest, context: object) -> GetNodeResponse:
         node = self.store.view.node.get(check_id(request.node_id, "node_id"))
         if node is None:
-            raise not_found(request.node_id)
+            raise not_found("node", request.node_id)
         return GetNodeResponse(node=self._show(node))
 
     async def ListNodes(self, request: ListNodesRequest, context: object) -> ListNodesResponse:
@@ -96,12 +101,16 @@ class NodeCalls(Calls):
         version = require_version(request.HasField("node_version"), request.node_version, "node_version")
         if not request.HasField("spec"):
             raise InvalidArgumentError("invalid argument: spec is missing")
+        if request.spec.annotations.name:
+            check_free_name(request.spec.annotations.name)
 
         def write(tx: Transaction) -> Node:
             old = tx.node.get(node_id)
             if old is None:
-                raise not_found(node_id)
-            if old.spec.desired_role == NodeRole.MANAGER and request.spec.desired_role == NodeRole.WORKER:
+                raise not_found("node", node_id)
+            is_demotion = old.spec.desired_role == NodeRole.MANAGER and request.spec.desired_role == NodeRole.WORKER
+            # A node that nobody has accepted yet is no manager, whatever it asked to be.
+            if is_demotion and old.spec.membership == NodeSpec.ACCEPTED:
                 self._check_demotion(tx, old)
             node = Node()
             node.CopyFrom(old)
@@ -131,9 +140,12 @@ class NodeCalls(Calls):
         def write(tx: Transaction) -> list[str]:
             node = tx.node.get(node_id)
             if node is None:
-                raise not_found(node_id)
-            if node.spec.desired_role == NodeRole.MANAGER:
+                raise not_found("node", node_id)
+            is_pending = node.spec.membership == NodeSpec.PENDING
+            if node.spec.desired_role == NodeRole.MANAGER and not is_pending:
                 self._check_manager_removal(node)
+            elif member_of(self.members(), node_id) is not None:
+                raise _still_member(node)
             if not request.force and node.status.state == NodeStatus.READY:
                 raise FailedPreconditionError(
                     f"node {node_id} is not down and can't be removed: stop it first, or remove it with force"
@@ -141,9 +153,12 @@ class NodeCalls(Calls):
             self.cluster_ops.record_removed_node(tx, node)
             tx.node.delete(node_id)
             live = [task.id for task in tx.task.by("node", node_id) if task.status.state < TaskState.COMPLETE]
-            for task_id in live[:TASKS_WITH_NODE]:
+            before = tx.bytes
+            for position, task_id in enumerate(live):
+                if tx.bytes - before > ORPHANED_BYTES_WITH_NODE:
+                    return live[position:]
                 self._orphan(tx, task_id)
-            return live[TASKS_WITH_NODE:]
+            return []
 
         rest = await self.store.update(write)
         if rest:
@@ -157,10 +172,7 @@ class NodeCalls(Calls):
                 f"node {node.id} is a manager but cannot access node information from the raft memberlist"
             )
         if member_of(members, node.id) is not None:
-            raise FailedPreconditionError(
-                f"node {node.id} is a cluster manager and is a member of the raft cluster. "
-                "It must be demoted to worker before removal"
-            )
+            raise _still_member(node)
 
     def _orphan(self, tx: Transaction, task_id: str) -> None:
         old = tx.task.get(task_id)

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from swarmcore.api import control_pb2 as pb
 from swarmcore.api.objects_pb2 import Secret
-from swarmcore.controlapi.calls import Calls, require_version
+from swarmcore.controlapi.calls import Calls, not_found, require_version
 from swarmcore.controlapi.redact import public_secret
 from swarmcore.controlapi.select import any_name_predicates, fill, matching, spec_name
-from swarmcore.controlapi.validate.bounds import MAX_SPEC_BYTES, check_id, check_request
+from swarmcore.controlapi.validate.bounds import MAX_SPEC_BYTES, brief, brief_list, check_id, check_request
 from swarmcore.controlapi.validate.objects import MAX_SECRET_BYTES, check_secret, only_labels_changed
-from swarmcore.errors import InvalidArgumentError, NotFoundError
+from swarmcore.errors import FailedPreconditionError, InvalidArgumentError
 from swarmcore.store.transaction import Transaction
 
 MAX_REQUEST_BYTES = MAX_SPEC_BYTES + MAX_SECRET_BYTES
-
-
-def not_found(secret_id: str) -> NotFoundError:
-    return NotFoundError(f"secret {secret_id} not found")
 
 
 def check_unused(tx: Transaction, kind: str, id: str, name: str) -> None:
@@ -24,13 +20,22 @@ def check_unused(tx: Transaction, kind: str, id: str, name: str) -> None:
     users = sorted(service.spec.annotations.name for service in tx.service.by(kind, id))
     if users:
         word = "service" if len(users) == 1 else "services"
-        raise InvalidArgumentError(f"{kind} '{name}' is in use by the following {word}: {', '.join(users)}")
+        raise InvalidArgumentError(
+            f"{kind} '{name}' is in use by the following {word}: {brief_list(users)}: take it out of them first"
+        )
 
 
 class SecretCalls(Calls):
     async def CreateSecret(self, request: pb.CreateSecretRequest, context: object) -> pb.CreateSecretResponse:
         check_request(request, MAX_REQUEST_BYTES)
+        if not request.HasField("spec"):
+            raise InvalidArgumentError("invalid argument: spec is missing")
         check_secret(request.spec)
+        if request.spec.HasField("driver"):
+            raise FailedPreconditionError(
+                f"secret driver {brief(request.spec.driver.name)!r} is not available: no plugin provides it; "
+                "leave driver out and give the data"
+            )
         secret = Secret(id=self.new_id(), spec=request.spec)
 
         def write(tx: Transaction) -> None:
@@ -42,7 +47,7 @@ class SecretCalls(Calls):
     async def GetSecret(self, request: pb.GetSecretRequest, context: object) -> pb.GetSecretResponse:
         secret = self.store.view.secret.get(check_id(request.secret_id, "secret_id"))
         if secret is None:
-            raise not_found(request.secret_id)
+            raise not_found("secret", request.secret_id)
         return pb.GetSecretResponse(secret=public_secret(secret))
 
     async def ListSecrets(self, request: pb.ListSecretsRequest, context: object) -> pb.ListSecretsResponse:
@@ -61,7 +66,7 @@ class SecretCalls(Calls):
         def write(tx: Transaction) -> Secret:
             old = tx.secret.get(secret_id)
             if old is None:
-                raise not_found(secret_id)
+                raise not_found("secret", secret_id)
             wanted = request.spec
             only_labels_changed(wanted.annotations.name, spec_name(old), wanted.data, old.spec.data)
             secret = Secret()
@@ -80,7 +85,7 @@ class SecretCalls(Calls):
         def write(tx: Transaction) -> None:
             secret = tx.secret.get(secret_id)
             if secret is None:
-                raise not_found(secret_id)
+                raise not_found("secret", secret_id)
             check_unused(tx, "secret", secret_id, spec_name(secret))
             tx.secret.delete(secret_id)
 

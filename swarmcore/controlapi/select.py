@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from swarmcore.api.ids import ID_LENGTH
 from swarmcore.store.tables import TableReader
 
 T = TypeVar("T")
@@ -15,7 +16,7 @@ Predicate = Callable[[Any], bool]
 Name = Callable[[Any], str]
 
 SLICE_SECONDS = 0.005
-CHECK_EVERY = 128
+CHECK_EVERY = 32
 
 
 def spec_name(obj: Any) -> str:
@@ -75,8 +76,17 @@ def indexed(table: TableReader[T], index: str, keys: Iterable[str]) -> list[T]:
 
 
 def candidates(table: TableReader[T], filters: Any) -> Collection[T]:
-    """What can match at all: by name where names are given, else everything."""
-    return indexed(table, "name", filters.names) if filters.names else table.all()
+    """What can match at all: by name or whole id where they are given, else everything."""
+    if filters.names:
+        return indexed(table, "name", filters.names)
+    return by_whole_ids(table, filters.id_prefixes) or table.all()
+
+
+def by_whole_ids(table: TableReader[T], prefixes: Collection[str]) -> list[T]:
+    """The objects of these ids when each is a whole one; nothing when any may be a prefix of several."""
+    found = [table.get(prefix) if len(prefix) == ID_LENGTH else None for prefix in dict.fromkeys(prefixes)]
+    whole = [obj for obj in found if obj is not None]
+    return whole if len(whole) == len(found) else []
 
 
 async def matching(objects: Collection[T], predicates: Sequence[Predicate]) -> list[T]:
@@ -99,7 +109,11 @@ async def matching(objects: Collection[T], predicates: Sequence[Predicate]) -> l
 
 
 async def fill(repeated: Any, objects: Sequence[Any], shown: Callable[[Any], Any] | None = None) -> None:
-    """Copy objects into a repeated field, slice by slice."""
+    """Copy objects into a repeated field, slice by slice.
+
+    A list may be longer than gRPC's default of 4 MiB for what a client takes: clients of the control socket, SwarmKit's
+    among them, raise that limit, as they always had to.
+    """
     started = time.perf_counter()
     for start in range(0, len(objects), CHECK_EVERY):
         chunk = objects[start : start + CHECK_EVERY]

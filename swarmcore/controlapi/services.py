@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from swarmcore.api.control_pb2 import (
     CreateServiceRequest,
     CreateServiceResponse,
@@ -18,16 +20,16 @@ from swarmcore.api.control_pb2 import (
     UpdateServiceRequest,
     UpdateServiceResponse,
 )
-from swarmcore.api.objects_pb2 import Service, Task
+from swarmcore.api.objects_pb2 import Network, Service, Task
 from swarmcore.api.specs_pb2 import ServiceSpec
 from swarmcore.api.types_pb2 import NodeStatus, TaskState, UpdateStatus
-from swarmcore.controlapi.calls import Calls, require_version
+from swarmcore.controlapi.calls import Calls, not_found, require_version
 from swarmcore.controlapi.defaults import with_defaults
 from swarmcore.controlapi.select import Predicate, candidates, common_predicates, fill, matching, spec_name
 from swarmcore.controlapi.tasks import runtime_of
-from swarmcore.controlapi.validate.bounds import check_id, check_request
+from swarmcore.controlapi.validate.bounds import brief_list, check_id, check_request
 from swarmcore.controlapi.validate.service import check_port_conflicts, check_service_spec, is_job, needs_ingress
-from swarmcore.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, UnimplementedError
+from swarmcore.errors import FailedPreconditionError, InvalidArgumentError, UnimplementedError
 from swarmcore.store.transaction import Tables, Transaction
 
 MAX_STATUSES_BYTES = 4 * 1024 * 1024
@@ -36,12 +38,8 @@ INTERNAL_LABEL = "com.docker.swarm.internal"
 ServiceStatus = ListServiceStatusesResponse.ServiceStatus
 
 
-def not_found(service_id: str) -> NotFoundError:
-    return NotFoundError(f"service {service_id} not found")
-
-
-def is_ingress(network: object) -> bool:
-    spec = network.spec  # type: ignore[attr-defined]
+def is_ingress(network: Network) -> bool:
+    spec = network.spec
     return bool(spec.ingress or (spec.annotations.name == INGRESS_NAME and INTERNAL_LABEL in spec.annotations.labels))
 
 
@@ -51,7 +49,7 @@ class ServiceCalls(Calls):
         if not request.HasField("spec"):
             raise InvalidArgumentError("invalid argument: spec is missing")
         spec = request.spec
-        check_service_spec(spec, self.check_templates)
+        check_service_spec(spec)
 
         def write(tx: Transaction) -> Service:
             self._check_references(tx, spec)
@@ -82,7 +80,7 @@ class ServiceCalls(Calls):
                     missing.append(name)
             if missing:
                 word = kind if len(missing) == 1 else f"{kind}s"
-                raise InvalidArgumentError(f"{word} not found: {', '.join(missing)}: create it before the service")
+                raise InvalidArgumentError(f"{word} not found: {brief_list(missing)}: create them before the service")
 
     def _check_networks(self, tx: Transaction, spec: ServiceSpec) -> None:
         for attachment in (*spec.task.networks, *spec.networks):
@@ -101,7 +99,7 @@ class ServiceCalls(Calls):
     async def GetService(self, request: GetServiceRequest, context: object) -> GetServiceResponse:
         service = self.store.view.service.get(check_id(request.service_id, "service_id"))
         if service is None:
-            raise not_found(request.service_id)
+            raise not_found("service", request.service_id)
         return GetServiceResponse(service=with_defaults(service) if request.insert_defaults else service)
 
     async def ListServices(self, request: ListServicesRequest, context: object) -> ListServicesResponse:
@@ -123,18 +121,25 @@ class ServiceCalls(Calls):
         version = require_version(request.HasField("service_version"), request.service_version, "service_version")
         if not request.HasField("spec"):
             raise InvalidArgumentError("invalid argument: spec is missing")
-        check_service_spec(request.spec, self.check_templates)
+        check_service_spec(request.spec)
 
         def write(tx: Transaction) -> Service:
             old = tx.service.get(service_id)
             if old is None:
-                raise not_found(service_id)
-            self._check_change(tx, old, request.spec)
+                raise not_found("service", service_id)
+            self._check_change(old, request.spec)
+            is_rollback = request.rollback == UpdateServiceRequest.PREVIOUS
+            if is_rollback and not old.HasField("previous_spec"):
+                raise FailedPreconditionError(
+                    f"service {service_id} does not have a previous spec: nothing to roll back to"
+                )
+            # A rollback is held to the rules too: secrets may have gone since, and ports may have been taken.
+            self._check_surroundings(tx, old, old.previous_spec if is_rollback else request.spec)
             service = Service()
             service.CopyFrom(old)
             service.meta.version.index = version
-            if request.rollback == UpdateServiceRequest.PREVIOUS:
-                self._roll_back(service, old)
+            if is_rollback:
+                _roll_back(service, old, self.now())
             else:
                 _replace_spec(service, old, request.spec, version)
             if is_job(service.spec):
@@ -145,37 +150,29 @@ class ServiceCalls(Calls):
 
         return UpdateServiceResponse(service=await self.store.update(write))
 
-    def _check_change(self, tx: Transaction, old: Service, spec: ServiceSpec) -> None:
-        if spec.HasField("endpoint") and spec.endpoint != old.spec.endpoint:
-            check_port_conflicts(spec, old.id, tx.service.all())
-        self._check_references(tx, spec)
-        self._check_networks(tx, spec)
+    def _check_change(self, old: Service, spec: ServiceSpec) -> None:
         same_task_networks = list(spec.task.networks) == list(old.spec.task.networks)
         if same_task_networks and list(spec.networks) != list(old.spec.networks):
-            raise UnimplementedError("changing network in service is not supported: set task.networks, not networks")
+            raise UnimplementedError(
+                "networks must be migrated to TaskSpec before being changed: set task.networks, and leave networks"
+            )
         if spec.WhichOneof("mode") != old.spec.WhichOneof("mode"):
             raise UnimplementedError("service mode change is not allowed: remove the service and create it anew")
         if spec.annotations.name != old.spec.annotations.name:
             raise UnimplementedError("renaming services is not supported: annotations.name must stay as it is")
 
-    def _roll_back(self, service: Service, old: Service) -> None:
-        if not old.HasField("previous_spec"):
-            raise FailedPreconditionError(f"service {old.id} does not have a previous spec: nothing to roll back to")
-        service.spec.CopyFrom(old.previous_spec)
-        service.spec_version.CopyFrom(old.previous_spec_version)
-        service.previous_spec.CopyFrom(old.spec)
-        service.previous_spec_version.CopyFrom(old.spec_version)
-        service.update_status.Clear()
-        service.update_status.state = UpdateStatus.ROLLBACK_STARTED
-        service.update_status.message = "manually requested rollback"
-        service.update_status.started_at.CopyFrom(self.now())
+    def _check_surroundings(self, tx: Transaction, old: Service, spec: ServiceSpec) -> None:
+        if spec.HasField("endpoint") and spec.endpoint != old.spec.endpoint:
+            check_port_conflicts(spec, old.id, tx.service.all())
+        self._check_references(tx, spec)
+        self._check_networks(tx, spec)
 
     async def RemoveService(self, request: RemoveServiceRequest, context: object) -> RemoveServiceResponse:
         service_id = check_id(request.service_id, "service_id")
 
         def write(tx: Transaction) -> None:
             if tx.service.get(service_id) is None:
-                raise not_found(service_id)
+                raise not_found("service", service_id)
             tx.service.delete(service_id)
 
         await self.store.update(write)
@@ -186,14 +183,22 @@ class ServiceCalls(Calls):
     ) -> ListServiceStatusesResponse:
         if request.ByteSize() > MAX_STATUSES_BYTES:
             raise InvalidArgumentError(f"services: at most {MAX_STATUSES_BYTES} bytes of ids are taken: ask in parts")
+        counted: dict[str, ServiceStatus] = {}
         response = ListServiceStatusesResponse()
         for service_id in request.services:
-            service = self.store.view.service.get(service_id)
-            status = response.statuses.add(service_id=service_id)
-            if service is not None:
-                tally = _Tally(service, self.store.view, status)
-                await matching(self.store.view.task.by("service", service_id), [tally.add])
+            if service_id not in counted:
+                counted[service_id] = await self._count_tasks(service_id)
+            response.statuses.append(counted[service_id])
         return response
+
+    async def _count_tasks(self, service_id: str) -> ServiceStatus:
+        """Zeros for a service that is not there."""
+        status = ServiceStatus(service_id=service_id)
+        service = self.store.view.service.get(service_id)
+        if service is not None:
+            tally = _Tally(service, self.store.view, status)
+            await matching(self.store.view.task.by("service", service_id), [tally.add])
+        return status
 
 
 def _replace_spec(service: Service, old: Service, spec: ServiceSpec, version: int) -> None:
@@ -204,6 +209,21 @@ def _replace_spec(service: Service, old: Service, spec: ServiceSpec, version: in
     service.spec.CopyFrom(spec)
     service.spec_version.index = version
     service.ClearField("update_status")
+
+
+def _roll_back(service: Service, old: Service, now: Timestamp) -> None:
+    service.spec.CopyFrom(old.previous_spec)
+    service.previous_spec.CopyFrom(old.spec)
+    service.ClearField("spec_version")
+    service.ClearField("previous_spec_version")
+    if old.HasField("previous_spec_version"):
+        service.spec_version.CopyFrom(old.previous_spec_version)
+    if old.HasField("spec_version"):
+        service.previous_spec_version.CopyFrom(old.spec_version)
+    service.update_status.Clear()
+    service.update_status.state = UpdateStatus.ROLLBACK_STARTED
+    service.update_status.message = "manually requested rollback"
+    service.update_status.started_at.CopyFrom(now)
 
 
 class _Tally:
@@ -229,11 +249,8 @@ class _Tally:
             node = self._nodes.get(task.node_id)
             if node is None or node.status.state != NodeStatus.DOWN:
                 status.running_tasks += 1
-        if self._mode == "global" and desired == TaskState.RUNNING:
-            status.desired_tasks += 1
-        elif self._mode == "global_job" and (
-            desired == TaskState.RUNNING or (desired == TaskState.COMPLETE and state != TaskState.COMPLETE)
-        ):
+        is_left_to_do = self._is_job and desired == TaskState.COMPLETE and state != TaskState.COMPLETE
+        if self._mode in ("global", "global_job") and (desired == TaskState.RUNNING or is_left_to_do):
             status.desired_tasks += 1
         if self._is_job and state == TaskState.COMPLETE:
             status.completed_tasks += 1

@@ -14,10 +14,9 @@ from swarmcore.api.control_pb2 import (
 )
 from swarmcore.api.objects_pb2 import Task
 from swarmcore.api.specs_pb2 import TaskSpec
-from swarmcore.controlapi.calls import Calls
+from swarmcore.controlapi.calls import Calls, not_found
 from swarmcore.controlapi.select import Predicate, common_predicates, fill, indexed, matching
 from swarmcore.controlapi.validate.bounds import check_id, check_request
-from swarmcore.errors import NotFoundError
 from swarmcore.store.transaction import Transaction
 
 
@@ -27,16 +26,16 @@ def task_name(task: Task) -> str:
 
 
 def runtime_of(spec: TaskSpec) -> str:
-    """`container`, `attachment`, the kind of a generic runtime, or an empty string."""
+    """`container`, `attachment`, the kind of a generic runtime in lower case, or an empty string."""
     runtime = spec.WhichOneof("runtime")
-    return spec.generic.kind if runtime == "generic" else runtime or ""
+    return spec.generic.kind.lower() if runtime == "generic" else runtime or ""
 
 
 class TaskCalls(Calls):
     async def GetTask(self, request: GetTaskRequest, context: object) -> GetTaskResponse:
         task = self.store.view.task.get(check_id(request.task_id, "task_id"))
         if task is None:
-            raise NotFoundError(f"task {request.task_id} not found")
+            raise not_found("task", request.task_id)
         return GetTaskResponse(task=task)
 
     async def ListTasks(self, request: ListTasksRequest, context: object) -> ListTasksResponse:
@@ -83,7 +82,7 @@ class TaskCalls(Calls):
 
         def write(tx: Transaction) -> None:
             if tx.task.get(task_id) is None:
-                raise NotFoundError(f"task {task_id} not found")
+                raise not_found("task", task_id)
             tx.task.delete(task_id)
 
         await self.store.update(write)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from swarmcore.api import control_pb2 as pb
 from swarmcore.api.objects_pb2 import Volume
-from swarmcore.controlapi.calls import Calls, require_version
+from swarmcore.controlapi.calls import Calls, not_found, require_version
 from swarmcore.controlapi.select import Predicate, candidates, common_predicates, fill, matching, spec_name
-from swarmcore.controlapi.validate.bounds import check_id, check_request
+from swarmcore.controlapi.validate.bounds import brief_list, check_id, check_request
 from swarmcore.controlapi.validate.objects import check_volume, check_volume_update
-from swarmcore.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
+from swarmcore.errors import FailedPreconditionError, InvalidArgumentError
 from swarmcore.store.transaction import Transaction
-
-
-def not_found(volume_id: str) -> NotFoundError:
-    return NotFoundError(f"volume {volume_id} not found")
 
 
 class VolumeCalls(Calls):
@@ -27,7 +23,7 @@ class VolumeCalls(Calls):
         def write(tx: Transaction) -> None:
             missing = [ref.secret for ref in volume.spec.secrets if ref.secret not in tx.secret]
             if missing:
-                raise InvalidArgumentError(f"secrets not found: {', '.join(missing)}: create them before the volume")
+                raise InvalidArgumentError(f"secrets not found: {brief_list(missing)}: create them before the volume")
             tx.volume.create(volume)
 
         await self.store.update(write)
@@ -36,7 +32,7 @@ class VolumeCalls(Calls):
     async def GetVolume(self, request: pb.GetVolumeRequest, context: object) -> pb.GetVolumeResponse:
         volume = self.store.view.volume.get(request.volume_id)
         if volume is None:
-            raise not_found(request.volume_id)
+            raise not_found("volume", request.volume_id)
         return pb.GetVolumeResponse(volume=volume)
 
     async def ListVolumes(self, request: pb.ListVolumesRequest, context: object) -> pb.ListVolumesResponse:
@@ -65,7 +61,7 @@ class VolumeCalls(Calls):
         def write(tx: Transaction) -> Volume:
             old = tx.volume.get(volume_id)
             if old is None:
-                raise not_found(volume_id)
+                raise not_found("volume", volume_id)
             check_volume_update(old.spec, request.spec)
             volume = Volume()
             volume.CopyFrom(old)
@@ -84,7 +80,7 @@ class VolumeCalls(Calls):
         def write(tx: Transaction) -> None:
             old = tx.volume.get(volume_id)
             if old is None:
-                raise not_found(volume_id)
+                raise not_found("volume", volume_id)
             if request.force:
                 tx.volume.delete(volume_id)
                 return

@@ -23,10 +23,13 @@ MAX_ITEMS = 10_000
 MAX_LABELS = 1_000
 """Entries of one map."""
 MAX_LABEL_KEY_CHARACTERS = 512
+MAX_VALUES = 50_000
+"""Fields, entries and messages of a whole request: about 50 ms of work for the rules that look at each."""
 MAX_INT64 = 2**63 - 1
 MAX_DURATION_SECONDS = 9_223_372_036
 """What fits into 64 bits of nanoseconds: 292 years."""
 MAX_DEPTH = 16
+MAX_SHOWN_CHARACTERS = 100
 
 _MESSAGE = FieldDescriptor.CPPTYPE_MESSAGE
 _STRING = FieldDescriptor.TYPE_STRING
@@ -34,20 +37,41 @@ _UINT64 = FieldDescriptor.TYPE_UINT64
 _ENUM = FieldDescriptor.CPPTYPE_ENUM
 
 
+def brief(text: str) -> str:
+    """`text` for an error message: on one line, printable, and no longer than a line can hold."""
+    shown = text[:MAX_SHOWN_CHARACTERS]
+    if not shown.isprintable():
+        shown = "".join(char if char.isprintable() else "?" for char in shown)
+    return shown if len(text) <= MAX_SHOWN_CHARACTERS else f"{shown}…"
+
+
+def brief_list(texts: list[str], most: int = 10) -> str:
+    """Several of them, and how many more there are."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(brief(text)[:64] for text in texts[:most]) + more
+
+
 def check_request(request: Message, max_bytes: int = MAX_SPEC_BYTES) -> None:
-    """Refuse what no rule should have to look at. Every refusal names the path of the field."""
+    """Refuse what no rule should have to look at. Every refusal names the path of the field.
+
+    Fields that this version does not know are dropped, as SwarmKit does: nothing could read them in the store.
+    """
     size = request.ByteSize()
     if size > max_bytes:
         raise InvalidArgumentError(f"the request has {size} bytes, and at most {max_bytes} are taken: send less")
-    _check(request, "", 0)
+    request.DiscardUnknownFields()
+    _Walk().check(request, "", 0)
 
 
 def check_id(value: str, field: str) -> str:
     """An id that is given; returns it."""
     if not value:
         raise InvalidArgumentError(f"invalid argument: {field} is empty")
-    if len(value) > MAX_ID_CHARACTERS or "\0" in value:
-        raise InvalidArgumentError(f"invalid argument: {field} is not an id")
+    if len(value) > MAX_ID_CHARACTERS or not value.isprintable():
+        raise InvalidArgumentError(
+            f"invalid argument: {field} {brief(value)!r} is not an id: it must be printable, "
+            f"of at most {MAX_ID_CHARACTERS} characters"
+        )
     return value
 
 
@@ -62,52 +86,71 @@ def _map_value(descriptor: Descriptor) -> FieldDescriptor | None:
     return descriptor.fields_by_name["value"] if descriptor.GetOptions().map_entry else None
 
 
-def _check(message: Message, path: str, depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise InvalidArgumentError(f"{path} is nested too deeply")
-    if isinstance(message, Duration):
-        _check_duration(message, path)
-        return
-    for field, value in message.ListFields():
-        name = f"{path}.{field.name}" if path else field.name
-        entry = field.message_type
-        if entry is not None and _map_value(entry) is not None:
-            _check_map(entry, value, name, depth)
-        elif field.is_repeated:
-            if len(value) > MAX_ITEMS:
-                raise InvalidArgumentError(f"{name} has {len(value)} entries, and at most {MAX_ITEMS} are taken")
-            for position, item in enumerate(value):
-                _check_value(field, item, f"{name}[{position}]", depth)
-        else:
-            _check_value(field, value, name, depth)
+class _Walk:
+    """One walk over a request, which counts what it meets."""
+
+    def __init__(self) -> None:
+        self._values = 0
+
+    def check(self, message: Message, path: str, depth: int) -> None:
+        if depth > MAX_DEPTH:
+            raise InvalidArgumentError(f"{path} is nested too deeply")
+        if isinstance(message, Duration):
+            _check_duration(message, path)
+            return
+        fields = message.ListFields()
+        self._count(len(fields))
+        for field, value in fields:
+            name = f"{path}.{field.name}" if path else field.name
+            entry = field.message_type
+            if entry is not None and (of := _map_value(entry)) is not None:
+                self._check_map(of, value, name, depth)
+            elif field.is_repeated:
+                if len(value) > MAX_ITEMS:
+                    raise InvalidArgumentError(f"{name} has {len(value)} entries, and at most {MAX_ITEMS} are taken")
+                self._count(len(value))
+                for position, item in enumerate(value):
+                    self._check_value(field, item, f"{name}[{position}]", depth)
+            else:
+                self._check_value(field, value, name, depth)
+
+    def _count(self, values: int) -> None:
+        self._values += values
+        if self._values > MAX_VALUES:
+            raise InvalidArgumentError(f"the request has more than {MAX_VALUES} values: send less")
+
+    def _check_map(self, of: FieldDescriptor, values: Any, name: str, depth: int) -> None:
+        if len(values) > MAX_LABELS:
+            raise InvalidArgumentError(f"{name} has {len(values)} entries, and at most {MAX_LABELS} are taken")
+        self._count(len(values))
+        for key, value in values.items():
+            if not key:
+                raise InvalidArgumentError(f"{name} has an empty key: leave it out")
+            if len(key) > MAX_LABEL_KEY_CHARACTERS:
+                raise InvalidArgumentError(
+                    f"{name} has a key of {len(key)} characters, and at most {MAX_LABEL_KEY_CHARACTERS} are taken"
+                )
+            if not key.isprintable():
+                raise InvalidArgumentError(f"{name} has a key with control characters: {brief(key)!r}")
+            self._check_value(of, value, f"{name}[{brief(key)!r}]", depth)
+
+    def _check_value(self, field: FieldDescriptor, value: Any, name: str, depth: int) -> None:
+        if field.type == _STRING:
+            _check_text(value, name)
+        elif field.cpp_type == _MESSAGE:
+            self.check(value, name, depth + 1)
+        elif field.cpp_type == _ENUM:
+            enum = field.enum_type
+            # The action of a watch is a set of bits in the guise of an enum.
+            if enum is not None and value not in enum.values_by_number and enum.name != "WatchActionKind":
+                raise InvalidArgumentError(f"{name} has the unknown value {value}")
+        elif field.type == _UINT64 and value > MAX_INT64:
+            raise InvalidArgumentError(f"{name} must be non-negative and less than 2^63, not {value}")
 
 
-def _check_map(entry: Descriptor, values: Any, name: str, depth: int) -> None:
-    if len(values) > MAX_LABELS:
-        raise InvalidArgumentError(f"{name} has {len(values)} entries, and at most {MAX_LABELS} are taken")
-    value_field = entry.fields_by_name["value"]
-    for key, value in values.items():
-        if isinstance(key, str):
-            _check_text(key, f"a key of {name}", MAX_LABEL_KEY_CHARACTERS)
-            _check_value(value_field, value, f"{name}[{key[:64]!r}]", depth)
-
-
-def _check_value(field: FieldDescriptor, value: Any, name: str, depth: int) -> None:
-    if field.type == _STRING:
-        _check_text(value, name, MAX_TEXT_CHARACTERS)
-    elif field.cpp_type == _MESSAGE:
-        _check(value, name, depth + 1)
-    elif field.cpp_type == _ENUM:
-        enum = field.enum_type
-        if enum is not None and value not in enum.values_by_number:
-            raise InvalidArgumentError(f"{name} has the unknown value {value}")
-    elif field.type == _UINT64 and value > MAX_INT64:
-        raise InvalidArgumentError(f"{name} is {value}, which is negative as a signed number or too large")
-
-
-def _check_text(value: str, name: str, longest: int) -> None:
-    if len(value) > longest:
-        raise InvalidArgumentError(f"{name} has {len(value)} characters, and at most {longest} are taken")
+def _check_text(value: str, name: str) -> None:
+    if len(value) > MAX_TEXT_CHARACTERS:
+        raise InvalidArgumentError(f"{name} has {len(value)} characters, and at most {MAX_TEXT_CHARACTERS} are taken")
     if "\0" in value:
         raise InvalidArgumentError(f"{name} has a NUL byte: leave it out")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from swarmcore.api.types_pb2 import Annotations
+from swarmcore.controlapi.validate.bounds import brief
 from swarmcore.errors import InvalidArgumentError
 
 MAX_NAME = 63
@@ -20,27 +21,27 @@ def check_annotations(annotations: Annotations) -> None:
     name = annotations.name
     if not name:
         raise InvalidArgumentError("meta: name must be provided: annotations.name is empty")
-    if len(name) > MAX_NAME:
-        raise InvalidArgumentError(f"name must be {MAX_NAME} characters or fewer: annotations.name has {len(name)}")
     if not _NAME.fullmatch(name):
         raise InvalidArgumentError(
-            f"name must be valid as a DNS name component: annotations.name {name!r} "
+            f"name must be valid as a DNS name component: annotations.name {brief(name)!r} "
             "may have letters and digits, with - and _ between them"
         )
+    if len(name) > MAX_NAME:
+        raise InvalidArgumentError(f"name must be {MAX_NAME} characters or fewer: annotations.name has {len(name)}")
 
 
 def check_secret_name(name: str, field: str = "annotations.name") -> None:
     """The name of a secret or a config."""
     if not 1 <= len(name) <= MAX_SECRET_NAME or not _SECRET_NAME.fullmatch(name):
         raise InvalidArgumentError(
-            f"invalid name: {field} {name[: MAX_SECRET_NAME + 1]!r} must have 1 to {MAX_SECRET_NAME} characters from "
+            f"invalid name: {field} {brief(name)!r} must have 1 to {MAX_SECRET_NAME} characters from "
             "[a-zA-Z0-9-_.], starting and ending with a letter or digit"
         )
 
 
 def check_free_name(name: str, field: str = "annotations.name") -> None:
-    """A name that may be any text on one line: volumes, extensions, resources."""
+    """A name that may be any text on one line: nodes, volumes, extensions, resources."""
     if not name:
         raise InvalidArgumentError(f"{field} must be provided")
     if len(name) > MAX_FREE_NAME or not name.isprintable():
-        raise InvalidArgumentError(f"{field} must be printable, of at most {MAX_FREE_NAME} characters")
+        raise InvalidArgumentError(f"{field} {brief(name)!r} must be printable, of at most {MAX_FREE_NAME} characters")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hmac
 import ipaddress
 from collections.abc import Mapping
 
 from swarmcore.api.specs_pb2 import ClusterSpec, ConfigSpec, NetworkSpec, SecretSpec, VolumeSpec
 from swarmcore.api.types_pb2 import Driver, IPAMConfig
-from swarmcore.controlapi.validate.bounds import duration_nanoseconds
+from swarmcore.controlapi.validate.bounds import brief, duration_nanoseconds
 from swarmcore.controlapi.validate.names import check_annotations, check_free_name, check_secret_name
 from swarmcore.errors import InvalidArgumentError, PermissionDeniedError
 
 MAX_SECRET_BYTES = 512_000
 MAX_CONFIG_BYTES = 1_024_000
 MIN_CERTIFICATE_NANOSECONDS = 3_600 * 1_000_000_000
+MIN_HEARTBEAT_NANOSECONDS = 100 * 1_000_000
+MAX_HEARTBEAT_NANOSECONDS = 3_600 * 1_000_000_000
 PREDEFINED_LABEL = "com.docker.swarm.predefined"
 CLUSTER_NAME = "default"
 
@@ -38,7 +41,7 @@ def check_config(spec: ConfigSpec) -> None:
 
 def _check_templating(driver: Driver) -> None:
     if driver.name not in ("", "golang"):
-        raise InvalidArgumentError(f"unrecognized template type: templating.name {driver.name!r} must be golang")
+        raise InvalidArgumentError(f"unrecognized template type: templating.name {brief(driver.name)!r} must be golang")
 
 
 def check_volume(spec: VolumeSpec) -> None:
@@ -49,6 +52,11 @@ def check_volume(spec: VolumeSpec) -> None:
         raise InvalidArgumentError("AccessMode must not be nil: access_mode is missing")
     if spec.access_mode.WhichOneof("access_type") is None:
         raise InvalidArgumentError("Volume AccessMode must specify either Mount or Block: access_mode.access_type")
+    capacity = spec.capacity_range
+    if capacity.required_bytes < 0 or capacity.limit_bytes < 0:
+        raise InvalidArgumentError("capacity_range cannot be negative: capacity_range")
+    if 0 < capacity.limit_bytes < capacity.required_bytes:
+        raise InvalidArgumentError("capacity_range.limit_bytes is less than capacity_range.required_bytes")
 
 
 def check_network(spec: NetworkSpec) -> None:
@@ -57,52 +65,68 @@ def check_network(spec: NetworkSpec) -> None:
     check_annotations(spec.annotations)
     if PREDEFINED_LABEL in spec.annotations.labels:
         raise PermissionDeniedError(f"label {PREDEFINED_LABEL} is for internally created predefined networks only")
+    if spec.HasField("driver_config"):
+        raise _no_provider(spec.driver_config, "driver_config")
+    if spec.ipam.HasField("driver"):
+        raise _no_provider(spec.ipam.driver, "ipam.driver")
     for position, config in enumerate(spec.ipam.configs):
         _check_ipam(config, f"ipam.configs[{position}]")
 
 
+def _no_provider(driver: Driver, field: str) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"plugin {brief(driver.name)!r} not supported: there is no network provider here: leave {field} out"
+    )
+
+
 def _check_ipam(config: IPAMConfig, field: str) -> None:
-    if not config.subnet:
-        if config.range or config.gateway:
-            raise InvalidArgumentError(f"{field}.subnet is missing: range and gateway need one")
-        raise InvalidArgumentError(f"ipam configuration: {field}.subnet is empty")
-    try:
-        subnet = ipaddress.ip_network(config.subnet, strict=False)
-    except ValueError:
+    subnet = _network(config.subnet)
+    if subnet is None:
         raise InvalidArgumentError(
-            f"ipam configuration: invalid subnet {config.subnet[:64]!r}: {field}.subnet"
-        ) from None
+            f"ipam configuration: invalid subnet {brief(config.subnet)!r}: {field}.subnet must be like 10.1.0.0/16"
+        )
     if config.range:
-        try:
-            inside = ipaddress.ip_interface(config.range).ip in subnet and "/" in config.range
-        except ValueError:
-            inside = False
-        if not inside:
+        inner = _network(config.range)
+        if inner is None or inner.network_address not in subnet:
             raise InvalidArgumentError(
-                f"ipam configuration: {field}.range {config.range[:64]!r} is not within the subnet"
+                f"ipam configuration: invalid range {brief(config.range)!r}: {field}.range must be in {subnet}"
             )
     if config.gateway:
         try:
-            inside = ipaddress.ip_address(config.gateway) in subnet
+            is_inside = ipaddress.ip_address(config.gateway) in subnet
         except ValueError:
-            inside = False
-        if not inside:
+            is_inside = False
+        if not is_inside:
             raise InvalidArgumentError(
-                f"ipam configuration: {field}.gateway {config.gateway[:64]!r} is not within the subnet"
+                f"ipam configuration: invalid gateway {brief(config.gateway)!r}: {field}.gateway must be in {subnet}"
             )
 
 
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    """A CIDR such as 10.1.0.0/16; what stands after the prefix may be set, as Go allows."""
+    _, slash, bits = text.partition("/")
+    if not slash or not bits.isdecimal() or not bits.isascii() or "%" in text:
+        return None
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None
+
+
 def check_cluster(spec: ClusterSpec) -> None:
-    if spec.annotations.name != CLUSTER_NAME:
-        raise InvalidArgumentError("modification of cluster name is not allowed: annotations.name must stay 'default'")
     expiry = spec.ca_config.node_cert_expiry
     if spec.ca_config.HasField("node_cert_expiry") and duration_nanoseconds(expiry) < MIN_CERTIFICATE_NANOSECONDS:
         raise InvalidArgumentError("minimum certificate expiry time is: 1h0m0s: ca_config.node_cert_expiry")
     for policy in spec.acceptance_policy.policies:
         if policy.HasField("secret") and policy.secret.alg.lower() != "bcrypt":
             raise InvalidArgumentError("hashing algorithm is not supported: acceptance_policy.policies.secret.alg")
-    if duration_nanoseconds(spec.dispatcher.heartbeat_period) < 0:
+    heartbeat = duration_nanoseconds(spec.dispatcher.heartbeat_period)
+    if heartbeat < 0:
         raise InvalidArgumentError("heartbeat time period cannot be a negative duration: dispatcher.heartbeat_period")
+    if heartbeat and not MIN_HEARTBEAT_NANOSECONDS <= heartbeat <= MAX_HEARTBEAT_NANOSECONDS:
+        raise InvalidArgumentError("dispatcher.heartbeat_period must be between 100ms and 1h, or 0 for the default")
+    if spec.annotations.name != CLUSTER_NAME:
+        raise InvalidArgumentError("modification of cluster name is not allowed: annotations.name must stay 'default'")
     for external in spec.ca_config.external_cas:
         if not external.url:
             raise InvalidArgumentError("ca_config.external_cas.url is empty")
@@ -110,7 +134,7 @@ def check_cluster(spec: ClusterSpec) -> None:
 
 def only_labels_changed(name: str, old_name: str, data: bytes, old_data: bytes) -> None:
     """The rule for an update of a secret or a config."""
-    if name != old_name or (data and data != old_data):
+    if name != old_name or (data and not hmac.compare_digest(data, old_data)):
         raise InvalidArgumentError("only updates to Labels are allowed: make a new one for another name or data")
 
 

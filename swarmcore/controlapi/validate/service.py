@@ -7,32 +7,48 @@ from collections.abc import Iterable
 from swarmcore.api.objects_pb2 import Service
 from swarmcore.api.specs_pb2 import EndpointSpec, ServiceSpec
 from swarmcore.api.types_pb2 import PortConfig, UpdateConfig
-from swarmcore.controlapi.validate.bounds import duration_nanoseconds
+from swarmcore.controlapi.validate.bounds import brief, duration_nanoseconds
 from swarmcore.controlapi.validate.names import check_annotations
-from swarmcore.controlapi.validate.task import ContainerCheck, check_task_spec
+from swarmcore.controlapi.validate.task import check_task_spec
 from swarmcore.errors import InvalidArgumentError
 
 JOB_MODES = ("replicated_job", "global_job")
+MAX_TASKS = 200_000
+"""Of one service: a task takes about 3 KB in every manager, and a mistyped number must not fill their memory."""
 
 
 def is_job(spec: ServiceSpec) -> bool:
     return spec.WhichOneof("mode") in JOB_MODES
 
 
-def check_service_spec(spec: ServiceSpec, check_templates: ContainerCheck | None = None) -> None:
+def check_service_spec(spec: ServiceSpec) -> None:
     """Every rule that needs the spec alone, in SwarmKit's order."""
     check_annotations(spec.annotations)
-    check_task_spec(spec.task, check_templates)
-    mode = spec.WhichOneof("mode")
-    if mode is None:
-        raise InvalidArgumentError("mode is missing: give replicated, global, replicated_job or global_job")
+    check_task_spec(spec.task, spec.annotations)
+    check_mode(spec)
     if is_job(spec):
         if spec.HasField("update"):
-            raise InvalidArgumentError("jobs may not have an update config: leave update out")
+            raise InvalidArgumentError("job spec may not have update config: leave update out")
     else:
         check_update(spec.update, "update")
         check_update(spec.rollback, "rollback")
     check_endpoint(spec.endpoint)
+
+
+def check_mode(spec: ServiceSpec) -> None:
+    """The mode is given, and asks for no more tasks than a manager can hold."""
+    mode = spec.WhichOneof("mode")
+    if mode is None:
+        raise InvalidArgumentError(
+            "Unrecognized service mode: mode is missing: give replicated, global, replicated_job or global_job"
+        )
+    for field, value in (
+        ("replicated.replicas", spec.replicated.replicas),
+        ("replicated_job.max_concurrent", spec.replicated_job.max_concurrent),
+        ("replicated_job.total_completions", spec.replicated_job.total_completions),
+    ):
+        if value > MAX_TASKS:
+            raise InvalidArgumentError(f"{field} is {value}, and a service may have at most {MAX_TASKS} tasks")
 
 
 def check_update(update: UpdateConfig, field: str) -> None:
@@ -42,7 +58,8 @@ def check_update(update: UpdateConfig, field: str) -> None:
         raise InvalidArgumentError(f"TaskSpec: update-monitor cannot be negative: {field}.monitor")
     if not 0.0 <= update.max_failure_ratio <= 1.0:
         raise InvalidArgumentError(
-            f"TaskSpec: update-maxfailureratio must be between 0 and 1: {field}.max_failure_ratio"
+            "TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1: "
+            f"{field}.max_failure_ratio must be between 0 and 1"
         )
 
 
@@ -88,6 +105,6 @@ def check_port_conflicts(spec: ServiceSpec, own_id: str, others: Iterable[Servic
             for key, mode in _claims(ports).items():
                 if key in wanted and PortConfig.INGRESS in (mode, wanted[key]):
                     raise InvalidArgumentError(
-                        f"port '{key[0]}' is already in use by service '{other.spec.annotations.name}' ({other.id}): "
-                        "choose another in endpoint.ports"
+                        f"port '{key[0]}' is already in use by service '{brief(other.spec.annotations.name)}' "
+                        f"({other.id}): choose another in endpoint.ports"
                     )
