@@ -1,8 +1,8 @@
 """gRPC calls on a bare HTTP/2 connection: just enough for the simulated workers, at a fraction of a channel's cost.
 
 A thousand workers in one process must not be what is measured. So requests are bytes with headers encoded once, and
-answers are handed to a callback; there is no flow control to speak of, since receive windows are opened wide and
-what a worker sends in its life fits in the first window (checked). Connections are TLS, verified by the caller's context.
+answers are handed to a callback. Flow control is a check: receive windows are opened wide, and what a worker sends
+fits in the window that the manager grants. Connections are TLS, verified by the caller's context.
 """
 
 from __future__ import annotations

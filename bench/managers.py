@@ -234,8 +234,7 @@ async def own_manager(
         *("--log-level", "warn"),
         *flags,
     ]
-    with open(folder / "swarmd.log", "ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    process = _start(command, folder / "swarmd.log")
     manager = OwnManager(process, control, port)
     try:
         await manager.start(runs_tasks=runs_tasks)
@@ -253,3 +252,8 @@ async def own_manager(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(10)
+
+
+def _start(command: Sequence[str], log_file: Path) -> subprocess.Popen[bytes]:
+    with open(log_file, "ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)

@@ -1,7 +1,7 @@
 """Simulated workers: they join over the wire like any node, and report every task as RUNNING as fast as they can.
 
-Each has its own key, certificate and TLS connection, one Session, one Assignments stream and its heartbeats. Reports of a worker
-are batched: one call at a time, with everything that came meanwhile. The same fleet serves both managers.
+Each has its own key, certificate and TLS connection, one Session, one Assignments stream and its heartbeats. Reports
+of a worker are batched: one call at a time, with everything that came meanwhile. The same fleet serves both managers.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ from swarmcore.api.dispatcher_pb2 import (
     HeartbeatResponse,
     SessionMessage,
     SessionRequest,
-    UpdateTaskStatusRequest,
 )
 from swarmcore.api.types_pb2 import IssuanceStatus, NodeDescription, NodeRole, TaskState, TaskStatus
 
