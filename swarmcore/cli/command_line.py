@@ -1,0 +1,180 @@
+"""The shape of `swarmctl`: groups that import a command's file when it runs, flags that every command takes, help.
+
+Imports click and nothing slow. What a command does is in the file of its group.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+DEFAULT_SOCKET = "/var/run/swarmd.sock"
+ALIASES = {"svc": "service", "services": "service", "rm": "remove", "list": "ls"}
+OUTPUTS = ("table", "json")
+
+
+class CliError(click.ClickException):
+    """What a user reads in one line; exit code 1."""
+
+
+@dataclass(slots=True)
+class Settings:
+    """The flags that every command takes; kept as click's object of the root context."""
+
+    socket: str = DEFAULT_SOCKET
+    ca_cert: str = ""
+    resolve: bool = True
+
+
+def settings() -> Settings:
+    """Of the running command."""
+    found = click.get_current_context().find_root().obj
+    assert isinstance(found, Settings)
+    return found
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    root = context.find_root()
+    if root.obj is None:
+        root.obj = Settings()
+    if value in (None, False, ""):
+        return
+    if parameter.name == "no_resolve":
+        root.obj.resolve = False
+    else:
+        setattr(root.obj, str(parameter.name), value)
+
+
+def global_options(*, hidden: bool) -> list[click.Parameter]:
+    """Flags that stand before or after the command, as in SwarmKit; in the help of the root only."""
+    return [
+        click.Option(
+            ["--socket", "-s"],
+            envvar=None if hidden else "SWARM_SOCKET",
+            metavar="PATH",
+            help=f"The manager's control socket, else $SWARM_SOCKET, else {DEFAULT_SOCKET}.",
+            hidden=hidden,
+            expose_value=False,
+            callback=_keep,
+        ),
+        click.Option(
+            ["--ca-cert"],
+            metavar="FILE",
+            type=click.Path(),
+            help="Speak TLS to the socket and trust this root, as a socket of SwarmKit's own swarmd needs it.",
+            hidden=hidden,
+            expose_value=False,
+            callback=_keep,
+        ),
+        click.Option(
+            ["--no-resolve", "-n"],
+            is_flag=True,
+            help="Show ids, don't look up names.",
+            hidden=hidden,
+            expose_value=False,
+            callback=_keep,
+        ),
+    ]
+
+
+class Flag(click.Option):
+    """An option that stands under `section` in the help."""
+
+    def __init__(self, *args: Any, section: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+
+def example(*lines: str) -> str:
+    """An epilog that click prints as it is."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+class Command(click.Command):
+    """One command. Its help shows flags by section."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.extend(global_options(hidden=True))
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                sections.setdefault(getattr(parameter, "section", ""), []).append(record)
+        general = sections.pop("", [])
+        for title, records in [*sections.items(), ("Options", general)]:
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+class Group(click.Group):
+    """Commands by name, imported when one runs. `lazy`: name → (module, one line of help)."""
+
+    command_class = Command
+
+    def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = dict(lazy or {})
+        if not self.lazy:
+            self.params.extend(global_options(hidden=True))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(dict.fromkeys([*self.lazy, *self.commands]))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        known = super().get_command(ctx, cmd_name)
+        if known is not None:
+            return known
+        if cmd_name in self.lazy:
+            module = importlib.import_module(self.lazy[cmd_name][0])
+            command = module.command
+            assert isinstance(command, click.Command)
+            return command
+        alias = ALIASES.get(cmd_name)
+        return self.get_command(ctx, alias) if alias in self.list_commands(ctx) else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None and not ctx.resilient_parsing:
+            near = difflib.get_close_matches(name, [*self.list_commands(ctx), *ALIASES], n=1)
+            hint = f": did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"no such command {name!r}{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        records = []
+        for name in self.list_commands(ctx):
+            if name in self.lazy:
+                records.append((name, self.lazy[name][1]))
+                continue
+            command = self.get_command(ctx, name)
+            if command is not None and not command.hidden:
+                records.append((name, command.get_short_help_str(90)))
+        with formatter.section("Commands"):
+            formatter.write_dl(records)
+
+
+def flags(*options: Sequence[Any]) -> Any:
+    """Decorate a command with many options, in this order."""
+
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+output_option = click.option(
+    "--output", "-o", type=click.Choice(OUTPUTS), default="table", show_default=True, help="How to print."
+)
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print ids only.")
