@@ -9,6 +9,7 @@ SwarmError                      a bug or something nobody foresaw: report it    
 ├── ResourceExhaustedError      wait, or send less                                  RESOURCE_EXHAUSTED
 ├── SequenceConflictError       read again, then write                              ABORTED
 ├── AbortedError                try the whole operation again                       ABORTED
+├── OutOfRangeError             start again from the present                       OUT_OF_RANGE
 ├── UnimplementedError          this will never work here                           UNIMPLEMENTED
 ├── UnavailableError            ask again, here or elsewhere                        UNAVAILABLE
 │   └── NotLeaderError          ask the leader                                      UNAVAILABLE
@@ -104,6 +105,12 @@ class AbortedError(SwarmError):
 
     status = Status.ABORTED
     retryable = True
+
+
+class OutOfRangeError(SwarmError):
+    """What was asked to go on from is past, or not there yet. Start again from the present."""
+
+    status = Status.OUT_OF_RANGE
 
 
 class UnimplementedError(SwarmError):

@@ -15,7 +15,7 @@ from swarmcore.api.control_pb2 import (
 from swarmcore.api.objects_pb2 import Task
 from swarmcore.api.specs_pb2 import TaskSpec
 from swarmcore.controlapi.calls import Calls, not_found
-from swarmcore.controlapi.select import Predicate, common_predicates, fill, indexed, matching
+from swarmcore.controlapi.select import Predicate, by_whole_ids, common_predicates, fill, indexed, matching
 from swarmcore.controlapi.validate.bounds import check_id, check_request
 from swarmcore.store.transaction import Transaction
 
@@ -51,7 +51,7 @@ class TaskCalls(Calls):
             return indexed(table, "service", filters.service_ids)
         if filters.node_ids:
             return indexed(table, "node", filters.node_ids)
-        return table.all()
+        return by_whole_ids(table, filters.id_prefixes) or table.all()
 
     def _task_predicates(self, filters: ListTasksRequest.Filters) -> list[Predicate]:
         # A task's own labels are empty; what people filter by are those of its service.
