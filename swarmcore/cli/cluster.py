@@ -1,0 +1,223 @@
+"""`swarmctl cluster`: inspect and change the cluster, its tokens and its keys."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import click
+
+from swarmcore.api import control_pb2 as pb
+from swarmcore.api.objects_pb2 import Cluster
+from swarmcore.api.specs_pb2 import ClusterSpec
+from swarmcore.api.types_pb2 import ExternalCA
+from swarmcore.cli.command_line import CliError, Group, example, output_option, quiet_option
+from swarmcore.cli.connection import Manager, manager, with_fresh_read
+from swarmcore.cli.external_ca import parse_external_ca
+from swarmcore.cli.lookup import find_cluster
+from swarmcore.cli.service_flags import DURATION, PAIR, Value
+from swarmcore.cli.text import Page, duration, table, uses_colour
+
+CLUSTER = "default"
+
+
+@click.group(cls=Group, no_args_is_help=True)
+def command() -> None:
+    """Inspect and change the cluster, its tokens and its keys."""
+
+
+@command.command(name="ls")
+@quiet_option
+@output_option
+def ls(quiet: bool, output: str) -> None:
+    """List clusters; there is one, named default."""
+    to = manager()
+    clusters = list(to.call(to.control.ListClusters, pb.ListClustersRequest()).clusters)
+    if quiet:
+        click.echo("".join(f"{cluster.id}\n" for cluster in clusters), nl=False)
+    elif output == "json":
+        from swarmcore.cli.jsonview import to_json
+
+        click.echo(to_json(clusters))
+    else:
+        rows = [(cluster.id, cluster.spec.annotations.name) for cluster in clusters]
+        click.echo(table(("ID", "Name"), rows, colour=uses_colour()))
+
+
+@command.command(
+    name="inspect",
+    epilog=example("swarmctl cluster inspect default", "swarmctl cluster inspect -o json | jq -r .root_ca.join_tokens.worker"),
+)
+@click.argument("cluster", default=CLUSTER)
+@output_option
+def inspect(cluster: str, output: str) -> None:
+    """Show the cluster's settings, and the join tokens with the commands that use them."""
+    to = manager()
+    found = find_cluster(to, cluster)
+    if output == "json":
+        from swarmcore.cli.jsonview import to_json
+
+        click.echo(to_json(found))
+        return
+    click.echo(cluster_page(found))
+    address = join_address(to)
+    tokens = found.root_ca.join_tokens
+    if address and tokens.worker:
+        click.echo("\nJoin as a worker, with a Docker Engine or with swarmd:")
+        click.echo(f"  docker swarm join --token {tokens.worker} {address}")
+        click.echo(f"  swarmd -d /var/lib/swarmd --join-addr {address} --join-token {tokens.worker}")
+
+
+def join_address(to: Manager) -> str:
+    """Where other nodes reach the leader; empty where no node says."""
+    nodes = to.call(to.control.ListNodes, pb.ListNodesRequest()).nodes
+    for node in nodes:
+        if node.manager_status.leader:
+            host, _, port = node.manager_status.addr.rpartition(":")
+            if host.strip("[]") in ("", "0.0.0.0", "::"):  # noqa: S104 - recognised, not bound
+                seen = node.status.addr
+                host = f"[{seen}]" if ":" in seen else seen
+            return f"{host}:{port}" if host and port else ""
+    return ""
+
+
+def cluster_page(cluster: Cluster) -> str:
+    spec = cluster.spec
+    page = Page()
+    page.add("ID", cluster.id)
+    page.add("Name", spec.annotations.name)
+    with page.section("Orchestration settings"):
+        page.add("Task history entries", spec.orchestration.task_history_retention_limit)
+    with page.section("Dispatcher settings"):
+        period = spec.dispatcher.heartbeat_period
+        page.add("Dispatcher heartbeat period", duration(period.seconds, period.nanos))
+    with page.section("Certificate Authority settings"):
+        expiry = spec.ca_config.node_cert_expiry
+        if spec.ca_config.HasField("node_cert_expiry"):
+            page.add("Certificate Validity Duration", duration(expiry.seconds, expiry.nanos))
+        page.add("Root CA digest", cluster.root_ca.ca_cert_hash)
+        if cluster.root_ca.HasField("root_rotation"):
+            page.add("Root rotation", "in progress")
+        with page.section("Join Tokens"):
+            page.add("Worker", cluster.root_ca.join_tokens.worker)
+            page.add("Manager", cluster.root_ca.join_tokens.manager)
+        if spec.ca_config.external_cas:
+            page.listing(
+                "External CAs",
+                [f"{ExternalCA.CAProtocol.Name(ca.protocol).lower()} {ca.url}" for ca in spec.ca_config.external_cas],
+            )
+    page.add("Managers locked", "yes" if spec.encryption_config.auto_lock_managers else "no")
+    driver = spec.task_defaults.log_driver
+    if driver.name:
+        with page.section("Default Log Driver"):
+            page.add("Name", driver.name)
+            if driver.options:
+                page.listing("Options", dict(driver.options))
+    return str(page)
+
+
+def _history(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 2**63
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{text!r} is not a whole number (a negative one keeps every task)")
+    return number
+
+
+@command.command(
+    name="update",
+    epilog=example(
+        "swarmctl cluster update --rotate-join-token worker",
+        "swarmctl cluster update default --certexpiry 720h --taskhistory 3",
+        "swarmctl cluster update --autolock",
+    ),
+)
+@click.argument("cluster", default=CLUSTER)
+@click.option("--taskhistory", type=Value("N", _history), help="Ended tasks to keep for each slot; negative keeps all.")
+@click.option("--certexpiry", type=DURATION, help="How long a node's certificate is valid, from 1h; like 2160h.")
+@click.option(
+    "--external-ca",
+    multiple=True,
+    type=Value("SPEC", parse_external_ca),
+    help="protocol=cfssl,url=https://…: replaces the list. Repeatable.",
+)
+@click.option("--heartbeatperiod", type=DURATION, help="How often a node reports that it is alive, like 5s.")
+@click.option("--log-driver", help="The log driver of services that name none; empty for the engine's.")
+@click.option("--log-opt", multiple=True, type=PAIR, help="An option of that log driver. Repeatable.")
+@click.option("--rotate-join-token", type=click.Choice(["worker", "manager"]), help="Make a new token; the old one ends.")
+@click.option("--rotate-unlock-key", is_flag=True, help="Make a new unlock key, and print it.")
+@click.option("--autolock/--no-autolock", default=None, help="Lock managers' keys on disk with an unlock key.")
+def update(cluster: str, **given: Any) -> None:
+    """Change settings, rotate tokens and keys. Flags that are not given change nothing."""
+    to = manager()
+    if not any(value not in (None, (), False) or value is False and name == "autolock" for name, value in given.items()):
+        raise click.UsageError("nothing to change: give at least one flag", click.get_current_context())
+
+    def once() -> Cluster:
+        found = find_cluster(to, cluster)
+        request = pb.UpdateClusterRequest(cluster_id=found.id, cluster_version=found.meta.version, spec=found.spec)
+        edit_cluster(request.spec, given)
+        request.rotation.worker_join_token = given["rotate_join_token"] == "worker"
+        request.rotation.manager_join_token = given["rotate_join_token"] == "manager"
+        request.rotation.manager_unlock_key = given["rotate_unlock_key"]
+        return to.call(to.control.UpdateCluster, request).cluster
+
+    changed = with_fresh_read(once)
+    click.echo(changed.id)
+    if given["rotate_join_token"]:
+        click.echo(f"{given['rotate_join_token']} join token: {_token(changed, given['rotate_join_token'])}")
+    if given["rotate_unlock_key"] or given["autolock"]:
+        _print_unlock_key(to)
+
+
+def _token(cluster: Cluster, role: str) -> str:
+    tokens = cluster.root_ca.join_tokens
+    return tokens.manager if role == "manager" else tokens.worker
+
+
+def edit_cluster(spec: ClusterSpec, given: dict[str, Any]) -> None:
+    """Change `spec` as the flags say; raises CliError where they contradict it."""
+    if given["taskhistory"] is not None:
+        spec.orchestration.task_history_retention_limit = given["taskhistory"]
+    if given["certexpiry"] is not None:
+        spec.ca_config.node_cert_expiry.CopyFrom(given["certexpiry"])
+    if given["external_ca"]:
+        del spec.ca_config.external_cas[:]
+        spec.ca_config.external_cas.extend(ca for ca in given["external_ca"] if ca is not None)
+    if given["heartbeatperiod"] is not None:
+        spec.dispatcher.heartbeat_period.CopyFrom(given["heartbeatperiod"])
+    if given["autolock"] is not None:
+        spec.encryption_config.auto_lock_managers = given["autolock"]
+    if given["rotate_unlock_key"] and not spec.encryption_config.auto_lock_managers:
+        raise CliError("managers are not locked, so there is no unlock key: give --autolock to lock them")
+    if given["log_driver"] is not None:
+        spec.task_defaults.ClearField("log_driver")
+        if given["log_driver"]:
+            spec.task_defaults.log_driver.name = given["log_driver"]
+    if given["log_opt"]:
+        if not spec.task_defaults.log_driver.name:
+            raise CliError("--log-opt needs --log-driver: name the driver that the options are for")
+        spec.task_defaults.log_driver.options.clear()
+        spec.task_defaults.log_driver.options.update(dict(pair for pair in given["log_opt"] if pair is not None))
+
+
+@command.command(name="unlock-key")
+@click.argument("cluster", default=CLUSTER)
+def unlock_key(cluster: str) -> None:
+    """Print the key that unlocks a locked manager after its restart."""
+    to = manager()
+    find_cluster(to, cluster)
+    _print_unlock_key(to)
+
+
+def _print_unlock_key(to: Manager) -> None:
+    from swarmcore.api.ca_pb2 import GetUnlockKeyRequest
+
+    key = to.call(to.ca.GetUnlockKey, GetUnlockKeyRequest()).unlock_key
+    if not key:
+        click.echo("Managers are not locked: `swarmctl cluster update --autolock` locks them")
+        return
+    encoded = base64.b64encode(key).decode().rstrip("=")
+    click.echo(f"Managers auto-locked.  Unlock key: SWMKEY-1-{encoded}")

@@ -1,0 +1,91 @@
+"""The page of `swarmctl node inspect`."""
+
+from __future__ import annotations
+
+import click
+
+from swarmcore.api import control_pb2 as pb
+from swarmcore.api.objects_pb2 import Node
+from swarmcore.api.specs_pb2 import NodeSpec
+from swarmcore.api.types_pb2 import NodeRole, NodeStatus, RaftMemberStatus, Resources
+from swarmcore.cli.connection import Manager
+from swarmcore.cli.lookup import Names
+from swarmcore.cli.task_table import runs, task_table
+from swarmcore.cli.text import Page, cpus, memory
+
+
+def show(to: Manager, node: Node, *, every: bool, as_json: bool) -> None:
+    filters = pb.ListTasksRequest.Filters(node_ids=[node.id])
+    tasks = [
+        task
+        for task in to.call(to.control.ListTasks, pb.ListTasksRequest(filters=filters)).tasks
+        if every or runs(task)
+    ]
+    if as_json:
+        from swarmcore.cli.jsonview import plain, to_json
+
+        click.echo(to_json({**plain(node), "tasks": tasks}))
+        return
+    click.echo(node_page(node))
+    if tasks:
+        names = Names(to)
+        names.load_services()
+        click.echo()
+        click.echo(task_table(tasks, names))
+
+
+def node_page(node: Node) -> str:
+    page = Page()
+    page.add("ID", node.id)
+    page.add("Name", node.spec.annotations.name)
+    page.add("Hostname", node.description.hostname)
+    page.add("Role", NodeRole.Name(node.role))
+    if node.spec.desired_role != node.role:
+        page.add("Desired role", NodeRole.Name(node.spec.desired_role))
+    page.add("Membership", NodeSpec.Membership.Name(node.spec.membership))
+    if node.spec.annotations.labels:
+        page.listing("Node Labels", dict(node.spec.annotations.labels))
+    with page.section("Status"):
+        page.add("State", NodeStatus.State.Name(node.status.state))
+        page.add("Message", node.status.message)
+        page.add("Availability", NodeSpec.Availability.Name(node.spec.availability))
+        page.add("Address", node.status.addr)
+    if node.HasField("manager_status"):
+        with page.section("Manager status"):
+            page.add("Address", node.manager_status.addr)
+            page.add("Raft status", RaftMemberStatus.Reachability.Name(node.manager_status.reachability))
+            page.add("Leader", "yes" if node.manager_status.leader else "no")
+    _add_description(page, node)
+    return str(page)
+
+
+def _add_description(page: Page, node: Node) -> None:
+    description = node.description
+    with page.section("Platform"):
+        page.add("Operating System", description.platform.os)
+        page.add("Architecture", description.platform.architecture)
+    if description.HasField("resources"):
+        with page.section("Resources"):
+            page.add("CPUs", cpus(description.resources.nano_cpus))
+            page.add("Memory", memory(description.resources.memory_bytes))
+            if description.resources.generic:
+                page.add("Generic Resources", generic_text(description.resources))
+    plugins: dict[str, list[str]] = {}
+    for plugin in description.engine.plugins:
+        plugins.setdefault(plugin.type, []).append(plugin.name)
+    if plugins:
+        page.listing("Plugins", {kind: ", ".join(sorted(names)) for kind, names in plugins.items()})
+    page.add("Engine Version", description.engine.engine_version)
+    if description.engine.labels:
+        page.listing("Engine Labels", dict(description.engine.labels))
+
+
+def generic_text(resources: Resources) -> str:
+    """`fpga=2, gpu=UUID1`."""
+    parts = []
+    for each in resources.generic:
+        if each.HasField("named_resource_spec"):
+            parts.append(f"{each.named_resource_spec.kind}={each.named_resource_spec.value}")
+        else:
+            parts.append(f"{each.discrete_resource_spec.kind}={each.discrete_resource_spec.value}")
+    return ", ".join(sorted(parts))

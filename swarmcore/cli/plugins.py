@@ -1,0 +1,141 @@
+"""`swarmctl plugins`: the plugins of the manager that answers, and what became of each."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import click
+
+from swarmcore.api.plugins_pb2 import ListPluginsRequest, ListPluginsResponse, Plugin
+from swarmcore.cli.command_line import CliError, Group, example, output_option
+from swarmcore.cli.connection import manager
+from swarmcore.cli.text import Page, table, uses_colour
+
+HEADERS = ("NAME", "STATE", "VERSION", "PROVIDES", "ORDER", "CALLS", "P99", "NOTE")
+
+
+@click.group(
+    cls=Group,
+    invoke_without_command=True,
+    epilog=example("swarmctl plugins", "swarmctl plugins --hooks", "swarmctl plugins inspect constraint-filter"),
+)
+@click.option("--hooks", is_flag=True, help="Show which hooks each plugin implements.")
+@output_option
+@click.pass_context
+def command(context: click.Context, hooks: bool, output: str) -> None:
+    """Show the manager's plugins and what became of them.
+
+    Plugins are code that runs with the manager's rights. Each manager has its own; this asks the one behind the socket.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    report = _report()
+    if output == "json":
+        from swarmcore.cli.jsonview import to_json
+
+        click.echo(to_json(report))
+        return
+    click.echo(headline(report, _is_leader(report.node_id)))
+    plugins = sorted(report.plugins, key=lambda plugin: plugin.name)
+    if hooks:
+        rows = [(plugin.name, state_word(plugin), " ".join(plugin.hooks) or "-") for plugin in plugins]
+        click.echo(table(("NAME", "STATE", "HOOKS"), rows, colour=uses_colour(), dashes=False))
+    else:
+        click.echo(table(HEADERS, map(plugin_row, plugins), colour=uses_colour(), dashes=False))
+
+
+def _report() -> ListPluginsResponse:
+    to = manager()
+    return to.call(to.plugins.ListPlugins, ListPluginsRequest())
+
+
+def _is_leader(node_id: str) -> bool:
+    from swarmcore.api.control_pb2 import GetNodeRequest
+
+    to = manager()
+    try:
+        return to.call(to.control.GetNode, GetNodeRequest(node_id=node_id)).node.manager_status.leader
+    except CliError:
+        return False
+
+
+def state_word(plugin: Plugin) -> str:
+    return Plugin.State.Name(plugin.state).lower()
+
+
+def headline(report: ListPluginsResponse, is_leader: bool) -> str:
+    """`manager mgr-1 (leader)   API 1.0   set #14   9 ok, 1 failing, 1 error`."""
+    counts = Counter(plugin.state for plugin in report.plugins)
+    order = [Plugin.OK, *(state for state in Plugin.State.values() if state != Plugin.OK)]
+    words = ", ".join(f"{counts[s]} {Plugin.State.Name(s).lower()}" for s in order if counts[s]) or "no plugins"
+    leader = " (leader)" if is_leader else ""
+    name = report.hostname or report.node_id
+    return f"manager {name}{leader}   API {report.api_version}   set #{report.set_number}   {words}"
+
+
+def short_count(number: int) -> str:
+    """`212`, `1.2M`."""
+    if number < 10_000:
+        return str(number)
+    for limit, unit in ((1_000_000, "k"), (1_000_000_000, "M"), (1_000_000_000_000, "G")):
+        if number < limit:
+            return f"{number / (limit / 1000):.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def short_time(seconds: float) -> str:
+    """`31 µs`, `0.4 ms`, `1.5 s`."""
+    if seconds < 100e-6:
+        return f"{seconds * 1e6:.3g} µs"
+    return f"{seconds * 1e3:.2g} ms" if seconds < 0.1 else f"{seconds:.2g} s"
+
+
+def plugin_row(plugin: Plugin) -> tuple[str, ...]:
+    return (
+        plugin.name,
+        state_word(plugin),
+        plugin.version or "-",
+        ", ".join(plugin.provides) or "-",
+        str(plugin.order) if plugin.HasField("order") else "-",
+        short_count(plugin.calls) if plugin.calls else "-",
+        short_time(plugin.p99_seconds) if plugin.HasField("p99_seconds") else "-",
+        "; ".join(filter(None, (plugin.error, plugin.note))),
+    )
+
+
+@command.command(name="inspect")
+@click.argument("name")
+@output_option
+def inspect(name: str, output: str) -> None:
+    """Show one plugin, with the traceback of its last error."""
+    report = _report()
+    found = next((plugin for plugin in report.plugins if plugin.name == name), None)
+    if found is None:
+        raise CliError(f"plugin {name!r} not found on this manager: `swarmctl plugins` lists what there is")
+    if output == "json":
+        from swarmcore.cli.jsonview import to_json
+
+        click.echo(to_json(found))
+        return
+    click.echo(plugin_page(found))
+    if found.traceback:
+        click.echo()
+        click.echo("".join(c for c in found.traceback.rstrip() if c.isprintable() or c in "\n\t"))
+
+
+def plugin_page(plugin: Plugin) -> str:
+    page = Page()
+    page.add("Name", plugin.name)
+    page.add("State", state_word(plugin))
+    page.add("Distribution", plugin.distribution)
+    page.add("Version", plugin.version)
+    page.add("Summary", plugin.summary)
+    page.add("Provides", ", ".join(plugin.provides))
+    page.add("Order", plugin.order if plugin.HasField("order") else None)
+    page.add("Hooks", " ".join(plugin.hooks))
+    page.add("Loaded in", short_time(plugin.load_seconds) if plugin.load_seconds else "")
+    page.add("Calls", plugin.calls or None)
+    page.add("P99", short_time(plugin.p99_seconds) if plugin.HasField("p99_seconds") else "")
+    page.add("Note", plugin.note)
+    page.add("Last error", plugin.error)
+    return str(page)
