@@ -46,7 +46,9 @@ def ls(quiet: bool, output: str) -> None:
 
 @command.command(
     name="inspect",
-    epilog=example("swarmctl cluster inspect default", "swarmctl cluster inspect -o json | jq -r .root_ca.join_tokens.worker"),
+    epilog=example(
+        "swarmctl cluster inspect default", "swarmctl cluster inspect -o json | jq -r .root_ca.join_tokens.worker"
+    ),
 )
 @click.argument("cluster", default=CLUSTER)
 @output_option
@@ -146,21 +148,24 @@ def _history(text: str) -> int:
 @click.option("--heartbeatperiod", type=DURATION, help="How often a node reports that it is alive, like 5s.")
 @click.option("--log-driver", help="The log driver of services that name none; empty for the engine's.")
 @click.option("--log-opt", multiple=True, type=PAIR, help="An option of that log driver. Repeatable.")
-@click.option("--rotate-join-token", type=click.Choice(["worker", "manager"]), help="Make a new token; the old one ends.")
+@click.option(
+    "--rotate-join-token", type=click.Choice(["worker", "manager"]), help="Make a new token; the old one ends."
+)
 @click.option("--rotate-unlock-key", is_flag=True, help="Make a new unlock key, and print it.")
 @click.option("--autolock/--no-autolock", default=None, help="Lock managers' keys on disk with an unlock key.")
 def update(cluster: str, **given: Any) -> None:
     """Change settings, rotate tokens and keys. Flags that are not given change nothing."""
     to = manager()
-    if not any(value not in (None, (), False) or value is False and name == "autolock" for name, value in given.items()):
+    if given["autolock"] is None and not any(given.values()) and given["taskhistory"] is None:
         raise click.UsageError("nothing to change: give at least one flag", click.get_current_context())
 
     def once() -> Cluster:
         found = find_cluster(to, cluster)
         request = pb.UpdateClusterRequest(cluster_id=found.id, cluster_version=found.meta.version, spec=found.spec)
         edit_cluster(request.spec, given)
-        request.rotation.worker_join_token = given["rotate_join_token"] == "worker"
-        request.rotation.manager_join_token = given["rotate_join_token"] == "manager"
+        role = given["rotate_join_token"]
+        request.rotation.worker_join_token = role == "worker"
+        request.rotation.manager_join_token = role == "manager"
         request.rotation.manager_unlock_key = given["rotate_unlock_key"]
         return to.call(to.control.UpdateCluster, request).cluster
 

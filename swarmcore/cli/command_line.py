@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -163,10 +163,14 @@ class Group(click.Group):
             formatter.write_dl(records)
 
 
-def flags(*options: Sequence[Any]) -> Any:
+F = TypeVar("F", bound=Callable[..., Any])
+Decorator = Callable[[Any], Any]
+
+
+def flags(*options: Decorator) -> Callable[[F], F]:
     """Decorate a command with many options, in this order."""
 
-    def decorate(function: Any) -> Any:
+    def decorate(function: F) -> F:
         for option in reversed(options):
             function = option(function)
         return function

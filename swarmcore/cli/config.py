@@ -19,7 +19,9 @@ def command() -> None:
 
 @command.command(
     name="create",
-    epilog=example("swarmctl config create nginx.conf -f nginx.conf", "make-config | swarmctl config create nginx.conf"),
+    epilog=example(
+        "swarmctl config create nginx.conf -f nginx.conf", "make-config | swarmctl config create nginx.conf"
+    ),
 )
 @click.argument("name")
 @click.option("--file", "-f", type=click.Path(), help="Read it from a file; from standard input where not given.")

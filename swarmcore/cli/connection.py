@@ -101,7 +101,7 @@ class Manager:
                 f"the manager at {self.path!r} did not answer within {TIMEOUT_SECONDS:g} s: "
                 "it may be busy or without a leader; look at its log, or try again"
             )
-        if code is grpc.StatusCode.UNIMPLEMENTED and "Method not found" in details or details.startswith("unknown "):
+        if code is grpc.StatusCode.UNIMPLEMENTED and ("not found" in details or details.startswith("unknown ")):
             return f"the manager at {self.path!r} does not know this call: it runs another version"
         return details or f"the manager answered {code.name} and nothing more: look at its log"
 

@@ -60,9 +60,7 @@ def find_node(manager: Manager, typed: str) -> Node:
         nodes = manager.call(control.ListNodes, pb.ListNodesRequest()).nodes
         return [node for node in nodes if node.spec.annotations.name == name]
 
-    return _find(
-        "node", typed, lambda id: manager.call(control.GetNode, pb.GetNodeRequest(node_id=id)).node, by_name
-    )
+    return _find("node", typed, lambda id: manager.call(control.GetNode, pb.GetNodeRequest(node_id=id)).node, by_name)
 
 
 def find_service(manager: Manager, typed: str) -> Service:
@@ -71,10 +69,12 @@ def find_service(manager: Manager, typed: str) -> Service:
         "service",
         typed,
         lambda id: manager.call(control.GetService, pb.GetServiceRequest(service_id=id)).service,
-        lambda name: manager.call(
-            control.ListServices,
-            pb.ListServicesRequest(filters=pb.ListServicesRequest.Filters(names=[name])),
-        ).services,
+        lambda name: (
+            manager.call(
+                control.ListServices,
+                pb.ListServicesRequest(filters=pb.ListServicesRequest.Filters(names=[name])),
+            ).services
+        ),
     )
 
 
@@ -95,10 +95,12 @@ def find_network(manager: Manager, typed: str) -> Network:
         "network",
         typed,
         lambda id: manager.call(control.GetNetwork, pb.GetNetworkRequest(network_id=id)).network,
-        lambda name: manager.call(
-            control.ListNetworks,
-            pb.ListNetworksRequest(filters=pb.ListNetworksRequest.Filters(names=[name])),
-        ).networks,
+        lambda name: (
+            manager.call(
+                control.ListNetworks,
+                pb.ListNetworksRequest(filters=pb.ListNetworksRequest.Filters(names=[name])),
+            ).networks
+        ),
     )
 
 
@@ -108,10 +110,12 @@ def find_cluster(manager: Manager, typed: str) -> Cluster:
         "cluster",
         typed,
         lambda id: manager.call(control.GetCluster, pb.GetClusterRequest(cluster_id=id)).cluster,
-        lambda name: manager.call(
-            control.ListClusters,
-            pb.ListClustersRequest(filters=pb.ListClustersRequest.Filters(names=[name])),
-        ).clusters,
+        lambda name: (
+            manager.call(
+                control.ListClusters,
+                pb.ListClustersRequest(filters=pb.ListClustersRequest.Filters(names=[name])),
+            ).clusters
+        ),
     )
 
 

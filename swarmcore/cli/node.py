@@ -16,7 +16,11 @@ from swarmcore.cli.lookup import find_node, node_name
 from swarmcore.cli.text import table, uses_colour
 
 HEADERS = ("ID", "Name", "Membership", "Status", "Availability", "Manager status")
-_DONE = {NodeSpec.ACTIVE: "is already active", NodeSpec.PAUSE: "was already paused", NodeSpec.DRAIN: "was already drained"}
+_DONE = {
+    NodeSpec.ACTIVE: "is already active",
+    NodeSpec.PAUSE: "was already paused",
+    NodeSpec.DRAIN: "was already drained",
+}
 
 
 @click.group(cls=Group, no_args_is_help=True)
@@ -49,7 +53,9 @@ def node_row(node: Node) -> tuple[str, ...]:
 def ls(quiet: bool, output: str) -> None:
     """List nodes."""
     to = manager()
-    nodes = sorted(to.call(to.control.ListNodes, pb.ListNodesRequest()).nodes, key=lambda node: (node_name(node), node.id))
+    nodes = sorted(
+        to.call(to.control.ListNodes, pb.ListNodesRequest()).nodes, key=lambda node: (node_name(node), node.id)
+    )
     if quiet:
         click.echo("".join(f"{node.id}\n" for node in nodes), nl=False)
     elif output == "json":
@@ -60,7 +66,9 @@ def ls(quiet: bool, output: str) -> None:
         click.echo(table(HEADERS, map(node_row, nodes), colour=uses_colour()))
 
 
-@command.command(name="inspect", epilog=example("swarmctl node inspect docker1", "swarmctl node inspect docker1 -o json"))
+@command.command(
+    name="inspect", epilog=example("swarmctl node inspect docker1", "swarmctl node inspect docker1 -o json")
+)
 @click.argument("node")
 @click.option("--all", "-a", "every", is_flag=True, help="Show tasks that have ended, too.")
 @output_option
@@ -196,4 +204,3 @@ def remove(node: str, force: bool) -> None:
     """Remove a node from the swarm; its certificate is worth nothing from then on."""
     to = manager()
     _remove(to, find_node(to, node), force=force)
-

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from swarmcore.api import control_pb2 as pb
 from swarmcore.api.specs_pb2 import ServiceSpec
-from swarmcore.cli.command_line import CliError, Flag, Group, example, output_option, quiet_option
+from swarmcore.cli.command_line import CliError, F, Flag, Group, example, output_option, quiet_option
 from swarmcore.cli.connection import Manager, manager, with_fresh_read
 from swarmcore.cli.lookup import find_service
 from swarmcore.cli.service_flags import service_flags
@@ -23,7 +24,7 @@ wait_option = click.option(
 )
 
 
-def _attach_flag(name: str, help: str) -> Any:
+def _attach_flag(name: str, help: str) -> Callable[[F], F]:
     return click.option(name, cls=Flag, section="Files and ports", multiple=True, metavar="NAME[:TARGET]", help=help)
 
 

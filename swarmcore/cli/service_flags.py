@@ -6,7 +6,7 @@ A flag that is not given changes nothing. A list that is given replaces the list
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from google.protobuf.duration_pb2 import Duration
@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from swarmcore.api.specs_pb2 import ContainerSpec, ServiceSpec, TaskSpec
 from swarmcore.api.types_pb2 import RestartPolicy, UpdateConfig
 from swarmcore.cli import service_values, values
-from swarmcore.cli.command_line import CliError, Flag, flags
+from swarmcore.cli.command_line import CliError, F, Flag, flags
 
 T = TypeVar("T")
 
@@ -24,7 +24,13 @@ CONDITION = {"any": RestartPolicy.ANY, "failure": RestartPolicy.ON_FAILURE, "non
 MAX_COUNT = 2**63 - 1
 
 
-class Value(click.ParamType):
+if TYPE_CHECKING:
+    _Type = click.ParamType[Any]
+else:
+    _Type = click.ParamType
+
+
+class Value(_Type):
     """A flag's value that `parse` reads; its ValueError is the refusal."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
@@ -85,7 +91,7 @@ CPUS = Value("CPUS", values.nano_cpus)
 PAIR = Value("KEY=VALUE", values.key_value)
 
 
-def _flag(section: str, *names: str, type: click.ParamType = TEXT, help: str, **more: Any) -> Any:
+def _flag(section: str, *names: str, type: _Type = TEXT, help: str, **more: Any) -> Any:
     return click.option(*names, cls=Flag, section=section, type=type, help=help, **more)
 
 
@@ -96,7 +102,9 @@ def _choice(section: str, name: str, choices: Mapping[str, object], help: str) -
 def _update_flags(prefix: str, title: str, actions: Mapping[str, object]) -> list[Any]:
     what = "a rollback" if prefix == "rollback" else "an update"
     return [
-        _flag(title, f"--{prefix}-parallelism", type=COUNT, help=f"Tasks that {what} replaces at once; 0 is all of them."),
+        _flag(
+            title, f"--{prefix}-parallelism", type=COUNT, help=f"Tasks that {what} replaces at once; 0 is all of them."
+        ),
         _flag(title, f"--{prefix}-delay", type=DURATION, help="Wait between one task and the next."),
         _choice(title, f"--{prefix}-on-failure", actions, "What to do when a new task fails."),
         _choice(title, f"--{prefix}-order", ORDER, "Stop the old task first, or start the new one first."),
@@ -122,7 +130,9 @@ def _container_flags() -> list[Any]:
         _flag(task, "--hostname", help="The container's hostname."),
         click.option("--tty/--no-tty", cls=Flag, section=task, default=None, help="Allocate a terminal."),
         click.option("--open-stdin/--no-open-stdin", cls=Flag, section=task, default=None, help="Keep stdin open."),
-        click.option("--init/--no-init", cls=Flag, section=task, default=None, help="Run an init that reaps processes."),
+        click.option(
+            "--init/--no-init", cls=Flag, section=task, default=None, help="Run an init that reaps processes."
+        ),
         _flag(
             files,
             "--ports",
@@ -157,7 +167,9 @@ def _resource_flags() -> list[Any]:
             type=Value("KIND=N,…", values.discrete_resources),
             help="Generic resources to reserve, like gpu=2,fpga=1.",
         ),
-        _flag(title, "--ulimit", multiple=True, type=Value("NAME=SOFT[:HARD]", service_values.ulimit), help="A ulimit."),
+        _flag(
+            title, "--ulimit", multiple=True, type=Value("NAME=SOFT[:HARD]", service_values.ulimit), help="A ulimit."
+        ),
         _flag(title, "--oom-score-adj", type=Value("N", _integer), help="-1000 (kill it last) to 1000."),
     ]
 
@@ -166,7 +178,9 @@ def _policy_flags() -> list[Any]:
     service, restart = "Service", "Restarts"
     return [
         _flag(service, "--name", help="The service's name."),
-        _flag(service, "--label", multiple=True, type=PAIR, help="The service's labels: replaces them all. Repeatable."),
+        _flag(
+            service, "--label", multiple=True, type=PAIR, help="The service's labels: replaces them all. Repeatable."
+        ),
         _flag(service, "--replicas", type=COUNT, help="How many tasks; 1 by default."),
         _flag(service, "--replicas-max-per-node", type=COUNT, help="At most so many on one node; 0 is no limit."),
         _flag(
@@ -186,7 +200,7 @@ def _policy_flags() -> list[Any]:
     ]
 
 
-def service_flags() -> Any:
+def service_flags() -> Callable[[F], F]:
     """Decorates `create` and `update`."""
     policy = _policy_flags()
     return flags(*policy[:5], *_container_flags(), *_resource_flags(), *policy[5:])

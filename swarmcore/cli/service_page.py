@@ -215,9 +215,8 @@ def _policies(page: Page, spec: ServiceSpec) -> None:
             page.add("Max attempts", restart.max_attempts or None)
             if restart.window.seconds or restart.window.nanos:
                 page.add("Window", duration(restart.window.seconds, restart.window.nanos))
-    for title, field in (("Update", "update"), ("Rollback", "rollback")):
-        config: UpdateConfig = getattr(spec, field)
-        if spec.HasField(field) and config != UpdateConfig():
+    for title, config in (("Update", spec.update), ("Rollback", spec.rollback)):
+        if config != UpdateConfig():
             with page.section(title):
                 page.add("Parallelism", config.parallelism or "all at once")
                 if config.HasField("delay"):
@@ -246,7 +245,9 @@ def add_status(page: Page, task: Task) -> None:
     with page.section("Status"):
         page.add("Desired State", state_name(task.desired_state))
         page.add("Last State", state_name(status.state))
-        page.add("Timestamp", f"{moment(status.timestamp)} ({ago(status.timestamp)})" if status.timestamp.seconds else "")
+        page.add(
+            "Timestamp", f"{moment(status.timestamp)} ({ago(status.timestamp)})" if status.timestamp.seconds else ""
+        )
         page.add("Message", status.message)
         page.add("Error", status.err)
         if status.HasField("container"):

@@ -55,10 +55,10 @@ def main() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         code = command.main(prog_name="swarmctl", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        raise SystemExit(2) from None
     except click.UsageError as error:
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+            click.echo(error.format_message())
+            raise SystemExit(2) from None
         path = error.ctx.command_path if error.ctx is not None else "swarmctl"
         text = " ".join(error.format_message().split())
         print(f"Error: {text.rstrip('.')} (see `{path} --help`)", file=sys.stderr)

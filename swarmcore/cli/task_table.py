@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from swarmcore.api.objects_pb2 import Task
 from swarmcore.api.types_pb2 import TaskState
@@ -65,7 +65,7 @@ def task_table(tasks: Iterable[Task], names: Names) -> str:
     return with_errors(HEADERS, rows)
 
 
-def with_errors(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def with_errors(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """A table whose last cell is an error: the column stands there only where one is."""
     if any(row[-1] for row in rows):
         return table((*headers, "Error"), rows, colour=uses_colour())

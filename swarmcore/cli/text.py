@@ -1,4 +1,4 @@
-"""What commands print: tables, `Key : value` pages, ages, sizes, colours. Pure, but for asking whether this is a terminal."""
+"""What commands print: tables, `Key : value` pages, ages, sizes, colours. Pure, but for `uses_colour`."""
 
 from __future__ import annotations
 
