@@ -91,7 +91,7 @@ def public_key_of_csr(csr: bytes) -> CertificatePublicKeyTypes:
         raise InvalidArgumentError("the certificate request's key must be ECDSA P-256, P-384, P-521 or RSA ≥ 2048 bits")
     if not isinstance(algorithm, _HASHES) or not is_proved:
         raise InvalidArgumentError("the certificate request is not signed by its own key with SHA-256 or better")
-    return key  # type: ignore[return-value]
+    return key
 
 
 def load_certificates(pem: bytes) -> list[x509.Certificate]:

@@ -18,7 +18,7 @@ SECRET_DIGITS = 25
 SECRET_BYTES = 16
 UNLOCK_KEY_BYTES = 32
 
-_TOKEN_PREFIX = "SWMTKN"
+_TOKEN_PREFIX = "SWMTKN"  # noqa: S105 - what every token starts with
 _UNLOCK_PREFIX = "SWMKEY-1-"
 _MAX_TOKEN = 128
 _DIGITS = re.compile(r"[0-9a-z]+", re.ASCII)

@@ -1,0 +1,254 @@
+"""Who calls, and whether they may: in front of every RPC, for the one port and for the control socket.
+
+Identity is the certificate. Nothing is answered before the role table, the cluster, the expiry and the node's
+place in the store are checked; what a service raises becomes one gRPC status with one line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeAlias
+
+import grpc
+from cryptography import x509
+
+from swarmcore.api.caller import Caller, set_caller
+from swarmcore.api.roles import may_call
+from swarmcore.api.types_pb2 import NodeRole
+from swarmcore.ca.root import Identity, identity_of
+from swarmcore.ca.security import SecurityConfig
+from swarmcore.clock import Clock, SystemClock
+from swarmcore.errors import PermissionDeniedError, Status, SwarmError, UnavailableError
+from swarmcore.store.store import Store
+
+log = logging.getLogger("swarmcore.ca")
+
+REMEMBERED_CERTIFICATES = 4096
+RAFT_SERVICES = ("/swarmcore.v1.Raft", "/docker.swarmkit.v1.Raft")
+STOPPING = "this manager is stopping: ask another one"
+_CODES: dict[Status, grpc.StatusCode] = {Status(code.value[0]): code for code in grpc.StatusCode}
+
+Handler = Any
+"""What grpc calls an RpcMethodHandler."""
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Behaviour = Callable[[Any, Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """One certificate, read."""
+
+    identity: Identity
+    not_before: float
+    not_after: float
+
+
+class Interceptor(grpc.aio.ServerInterceptor):
+    """Sets the caller, maps errors, and ends long streams when the server stops. What a call needs is up to others."""
+
+    def __init__(self) -> None:
+        self._wrapped: dict[str, tuple[Handler, Handler]] = {}
+        self._streams: set[asyncio.Task[Any]] = set()
+        self._is_stopping = False
+
+    @abstractmethod
+    def authorize(self, method: str, context: Context) -> Caller:
+        """Say who calls; raises PermissionDeniedError."""
+
+    def end_streams(self) -> None:
+        """End every RPC that streams, now and later, with UNAVAILABLE: their callers go elsewhere."""
+        self._is_stopping = True
+        for task in list(self._streams):
+            task.cancel()
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], details: grpc.HandlerCallDetails
+    ) -> Handler:
+        handler = await continuation(details)
+        if handler is None:
+            return None  # gRPC answers UNIMPLEMENTED; nothing of ours runs
+        method = details.method
+        known = self._wrapped.get(method)
+        if known is not None and known[0] is handler:
+            return known[1]
+        wrapped = self._wrap(method, handler)
+        self._wrapped[method] = (handler, wrapped)
+        return wrapped
+
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        coders = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if not handler.request_streaming and not handler.response_streaming:
+            return grpc.unary_unary_rpc_method_handler(self._one(method, handler.unary_unary), **coders)
+        if not handler.response_streaming:
+            return grpc.stream_unary_rpc_method_handler(self._one(method, handler.stream_unary, True), **coders)
+        if not handler.request_streaming:
+            return grpc.unary_stream_rpc_method_handler(self._many(method, handler.unary_stream), **coders)
+        return grpc.stream_stream_rpc_method_handler(self._many(method, handler.stream_stream), **coders)
+
+    def _one(self, method: str, inner: Behaviour, is_stream: bool = False) -> Behaviour:
+        async def answer(request: Any, context: Context) -> Any:
+            try:
+                set_caller(self.authorize(method, context))
+                if not is_stream:
+                    return await _settled(inner(request, context))
+                with self._stream():
+                    return await _settled(inner(request, context))
+            except Exception as error:  # noqa: BLE001 - the border: every error becomes a status
+                await _refuse(method, context, error)
+
+        return answer
+
+    def _many(self, method: str, inner: Behaviour) -> Behaviour:
+        async def answer(request: Any, context: Context) -> None:
+            try:
+                set_caller(self.authorize(method, context))
+                with self._stream():
+                    answers = inner(request, context)
+                    if isinstance(answers, Awaitable):
+                        await answers
+                    elif isinstance(answers, AsyncIterator):
+                        async with contextlib.aclosing(answers) as stream:  # type: ignore[type-var]
+                            async for message in stream:
+                                await context.write(message)
+                    else:
+                        # The generated base classes answer with a plain error before there is anything to iterate.
+                        for message in answers:
+                            await context.write(message)
+            except Exception as error:  # noqa: BLE001 - the border: every error becomes a status
+                await _refuse(method, context, error)
+
+        return answer
+
+    @contextlib.contextmanager
+    def _stream(self) -> Iterator[None]:
+        """Count the running RPC among those that `end_streams` ends."""
+        if self._is_stopping:
+            raise UnavailableError(STOPPING)
+        task = asyncio.current_task()
+        assert task is not None
+        self._streams.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._is_stopping:
+                raise
+            task.uncancel()
+            raise UnavailableError(STOPPING) from None
+        finally:
+            self._streams.discard(task)
+
+
+class Authorizer(Interceptor):
+    """For the one port: who calls is what the certificate says."""
+
+    def __init__(
+        self,
+        *,
+        security: SecurityConfig,
+        store: Store,
+        remote_address: Callable[[str], str],
+        clock: Clock | None = None,
+    ) -> None:
+        """`remote_address` gives the IP address behind gRPC's name of a peer; empty where it is not known."""
+        super().__init__()
+        self._security = security
+        self._store = store
+        self._remote_address = remote_address
+        self._clock = clock or SystemClock()
+        self._certificates: OrderedDict[bytes, _Known] = OrderedDict()
+
+    def authorize(self, method: str, context: Context) -> Caller:
+        address = self._remote_address(context.peer())
+        pem = context.auth_context().get("x509_pem_cert")
+        if not pem:
+            if not may_call(method, None):
+                raise PermissionDeniedError("unauthorized peer role: this call needs the certificate of a node")
+            return Caller(node_id="", role=None, remote_addr=address)
+        known = self._read(next(iter(pem)))
+        identity = known.identity
+        now = self._clock.now()
+        if not known.not_before <= now <= known.not_after:
+            raise PermissionDeniedError(f"the certificate of node {identity.node_id} has expired, or is not valid yet")
+        if identity.cluster_id != self._security.cluster_id:
+            raise PermissionDeniedError(f"node {identity.node_id} belongs to another cluster")
+        if not self._is_member(identity.node_id, method):
+            raise PermissionDeniedError(f"node {identity.node_id} was removed from swarm")
+        if not may_call(method, identity.role):
+            raise PermissionDeniedError(
+                f"unauthorized peer role: a {NodeRole.Name(identity.role).lower()} may not call"
+            )
+        return Caller(
+            node_id=identity.node_id, role=identity.role, organization=identity.cluster_id, remote_addr=address
+        )
+
+    def _is_member(self, node_id: str, method: str) -> bool:
+        view = self._store.view
+        if node_id in view.node:
+            return True
+        # A manager that has just started holds no nodes yet, and learns of them from callers of its Raft service.
+        return method.startswith(RAFT_SERVICES) and self._security.cluster_id not in view.cluster
+
+    def _read(self, pem: bytes) -> _Known:
+        known = self._certificates.get(pem)
+        if known is not None:
+            self._certificates.move_to_end(pem)
+            return known
+        try:
+            certificate = x509.load_pem_x509_certificate(pem)
+            identity = identity_of(certificate)
+        except (ValueError, SwarmError):
+            raise PermissionDeniedError("the certificate does not name one node, one role and one cluster") from None
+        known = _Known(
+            identity, certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
+        )
+        self._certificates[pem] = known
+        if len(self._certificates) > REMEMBERED_CERTIFICATES:
+            self._certificates.popitem(last=False)
+        return known
+
+
+class LocalAuthorizer(Interceptor):
+    """For the control socket: whoever may open it acts as this node."""
+
+    def __init__(self, security: SecurityConfig) -> None:
+        super().__init__()
+        self._security = security
+
+    def authorize(self, method: str, context: Context) -> Caller:
+        role = self._security.role
+        if not may_call(method, role):
+            raise PermissionDeniedError(f"unauthorized peer role: a {NodeRole.Name(role).lower()} may not call")
+        return Caller(node_id=self._security.node_id, role=role, organization=self._security.cluster_id, is_local=True)
+
+
+async def _settled(result: Any) -> Any:
+    """Await what has to be awaited: handlers of ours do, the generated base classes do not."""
+    return await result if isinstance(result, Awaitable) else result
+
+
+async def _refuse(method: str, context: Context, error: Exception) -> NoReturn:
+    """Answer with a status and one line."""
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if isinstance(error, SwarmError):
+        await context.abort(_CODES.get(error.status, grpc.StatusCode.UNKNOWN), " ".join(str(error).split()))
+    if isinstance(error, grpc.aio.AioRpcError):
+        await context.abort(error.code(), " ".join((error.details() or "").split()))
+    if isinstance(error, NotImplementedError) and context.code() is not None:
+        # What the generated base classes do: the status is set already.
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not implemented!")
+    if context.done():
+        log.debug("%s: the caller is gone: %s", method, error)
+    else:
+        log.exception("%s failed", method, exc_info=error)
+    await context.abort(grpc.StatusCode.INTERNAL, "internal error: the manager's log says more")
+    raise AssertionError("unreachable")

@@ -1,0 +1,235 @@
+"""A manager's servers: the one port for other nodes, and the control socket for this machine's operator.
+
+Each is a gRPC server on sockets in a private folder, with a front before it. Whoever calls `serve_remote` or
+`serve_control` gives the services and closes what is returned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import resource
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from swarmcore.ca.authorize import Authorizer, Interceptor, LocalAuthorizer
+from swarmcore.ca.root import MANAGER_OU
+from swarmcore.ca.security import SecurityConfig
+from swarmcore.clock import Clock
+from swarmcore.errors import ConfigurationError
+from swarmcore.node.front import CONNECTIONS_PER_ADDRESS, ByFirstByte, ByServerName, Front
+from swarmcore.store.store import Store
+
+log = logging.getLogger("swarmcore.node")
+
+MAX_RECEIVE_BYTES = 4 * 1024 * 1024
+STOP_SECONDS = 4.0
+WANTED_FILES = 65_536
+
+Service = tuple[Callable[[Any, Any], None], Any]
+"""A generated `add_…Servicer_to_server`, and the servicer."""
+
+SERVER_OPTIONS: Sequence[tuple[str, int]] = (
+    ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    # Stock engines ping as they like: never answer that with a GOAWAY.
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+class Listener:
+    """A running server with its front."""
+
+    def __init__(
+        self,
+        *,
+        server: grpc.aio.Server,
+        front: Front,
+        interceptor: Interceptor,
+        folder: Path,
+        address: str,
+        own_file: Path | None = None,
+    ) -> None:
+        self.address = address
+        """`host:port` that is listened on, with the real port; or the path of the socket."""
+        self.front = front
+        self._server = server
+        self._interceptor = interceptor
+        self._folder = folder
+        self._own_file = own_file
+
+    async def aclose(self, seconds: float = STOP_SECONDS) -> None:
+        """Stop in good order: no new connections, streams ended with UNAVAILABLE, short calls given `seconds`."""
+        self.front.stop_listening()
+        if self._own_file is not None:
+            _remove(self._own_file)
+        self._interceptor.end_streams()
+        await self._server.stop(seconds)
+        await self.front.aclose()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+async def serve_remote(
+    *,
+    listen: str,
+    security: SecurityConfig,
+    store: Store,
+    services: Sequence[Service],
+    clock: Clock | None = None,
+    connections_per_address: int = CONNECTIONS_PER_ADDRESS,
+) -> Listener:
+    """Serve other nodes on `listen` (`host:port`). Raises ConfigurationError, naming the address, where it is taken."""
+    bound = bind_tcp(listen)
+    try:
+        raise_file_limit()
+        folder = _private_folder()
+        nodes, newcomers = folder / "nodes", folder / "newcomers"
+        front = Front(
+            lambda: ByServerName({MANAGER_OU: nodes}, newcomers), connections_per_address=connections_per_address
+        )
+        interceptor = Authorizer(security=security, store=store, remote_address=front.remote_address, clock=clock)
+        server = _server(interceptor, services)
+        server.add_secure_port(f"unix:{nodes}", security.server_credentials(ask_for_certificate=True))
+        server.add_secure_port(f"unix:{newcomers}", security.server_credentials(ask_for_certificate=False))
+        await server.start()
+        await front.listen(bound)
+    except BaseException:
+        bound.close()
+        raise
+    host, port = bound.getsockname()[:2]
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    log.info("serving nodes on %s", address)
+    return Listener(server=server, front=front, interceptor=interceptor, folder=folder, address=address)
+
+
+async def serve_control(*, path: Path, security: SecurityConfig, services: Sequence[Service]) -> Listener:
+    """Serve this machine's operator on the unix socket `path`, mode 0600: plaintext, and TLS for SwarmKit's own client.
+
+    Raises ConfigurationError in one line where the socket is in use or can't be made.
+    """
+    bound = bind_unix(path)
+    try:
+        folder = _private_folder()
+        plaintext, tls = folder / "plaintext", folder / "tls"
+        front = Front(lambda: ByFirstByte(tls, plaintext))
+        interceptor = LocalAuthorizer(security)
+        server = _server(interceptor, services)
+        server.add_insecure_port(f"unix:{plaintext}")
+        server.add_secure_port(f"unix:{tls}", security.server_credentials(ask_for_certificate=False))
+        await server.start()
+        await front.listen(bound)
+    except BaseException:
+        bound.close()
+        _remove(path)
+        raise
+    log.info("serving the operator on %s", path)
+    return Listener(
+        server=server, front=front, interceptor=interceptor, folder=folder, address=str(path), own_file=path
+    )
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _server(interceptor: Interceptor, services: Sequence[Service]) -> grpc.aio.Server:
+    server = grpc.aio.server(interceptors=[interceptor], options=list(SERVER_OPTIONS))
+    for add, servicer in services:
+        add(servicer, server)
+    return server
+
+
+def _private_folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="swarmd-"))  # mkdtemp makes it 0700
+
+
+def bind_tcp(listen: str) -> socket.socket:
+    """A bound socket for `host:port`, `[host]:port` or `:port`; raises ConfigurationError naming it."""
+    host, _, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        family, kind, protocol, _, target = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise ConfigurationError(f"can't listen on {listen!r}: {error.strerror}: check --listen-remote-api") from None
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and not host:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        bound.bind(target)
+        bound.listen(1)
+        bound.setblocking(False)
+    except OSError as error:
+        bound.close()
+        advice = "another process has the port" if error.errno == errno.EADDRINUSE else str(error.strerror)
+        raise ConfigurationError(f"can't listen on {listen}: {advice}: change --listen-remote-api") from None
+    return bound
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """A bound unix socket at `path`, mode 0600; a stale one is replaced. Raises ConfigurationError naming it."""
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if not path.parent.exists():
+            path.parent.mkdir(mode=0o700, parents=True)
+        if path.is_socket():
+            if _is_answered(path):
+                raise ConfigurationError(
+                    f"can't listen on {path}: another process serves this socket: change --listen-control-api"
+                )
+            path.unlink()
+        elif path.exists():
+            raise ConfigurationError(f"can't listen on {path}: there is a file: change --listen-control-api")
+        before = os.umask(0o177)
+        try:
+            bound.bind(str(path))
+        finally:
+            os.umask(before)
+        path.chmod(0o600)
+        bound.setblocking(False)
+    except OSError as error:
+        bound.close()
+        raise ConfigurationError(
+            f"can't listen on {path}: {error.strerror or error}: change --listen-control-api"
+        ) from None
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+def _is_answered(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True
+    return True
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files as it may: each node that is connected takes three."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, WANTED_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
