@@ -18,8 +18,9 @@ from swarmcore.api.ids import new_id
 from swarmcore.api.specs_pb2 import NodeSpec
 from swarmcore.api.types_pb2 import NodeRole, NodeTLSInfo
 from swarmcore.ca import joining, request
-from swarmcore.ca.channels import authenticated_channel
+from swarmcore.ca.channels import anonymous_channel, authenticated_channel
 from swarmcore.ca.files import CertificateFolder
+from swarmcore.ca.proof import make_proof
 from swarmcore.ca.root import (
     DEFAULT_VALIDITY,
     Identity,
@@ -73,8 +74,11 @@ def read_material(root_pem: bytes, chain: bytes, key: bytes, *, now: float, allo
 class SecurityConfig:
     """The trust of one node. Made by `load`, `create_cluster` or `join`."""
 
-    def __init__(self, files: CertificateFolder, material: Material, root_key: bytes | None = None) -> None:
+    def __init__(
+        self, files: CertificateFolder, material: Material, clock: Clock, root_key: bytes | None = None
+    ) -> None:
         self._files = files
+        self._clock = clock
         self._material = material
         self._root_key = root_key
         self._serial = 0
@@ -96,7 +100,8 @@ class SecurityConfig:
             return None
         if root_pem is None:
             raise DamagedStateError(f"{str(folder)!r} has a certificate and no root: restore it, or join again")
-        now = (clock or SystemClock()).now()
+        clock = clock or SystemClock()
+        now = clock.now()
         try:
             material = read_material(root_pem, *node, now=now, allow_expired=True)
         except ConfigurationError as error:
@@ -107,7 +112,7 @@ class SecurityConfig:
             log.warning("the certificate of node %s has expired; renewing it first", material.identity.node_id)
         elif now < material.not_before:
             raise ConfigurationError("the certificate of this node is not valid yet: set this machine's clock")
-        return cls(files, material, files.read_root_key())
+        return cls(files, material, clock, files.read_root_key())
 
     @classmethod
     def create_cluster(cls, folder: Path, clock: Clock | None = None) -> SecurityConfig:
@@ -117,7 +122,8 @@ class SecurityConfig:
         """
         files = CertificateFolder(folder)
         files.create()
-        now = (clock or SystemClock()).now()
+        clock = clock or SystemClock()
+        now = clock.now()
         root_pem, root_key = files.read_root(), files.read_root_key()
         if root_pem is not None and root_key is not None:
             root = RootCA(root_pem, root_key)
@@ -141,7 +147,7 @@ class SecurityConfig:
             validity=DEFAULT_VALIDITY,
         )
         files.write_node(chain, key)
-        return cls(files, read_material(root.certificate_pem, chain, key, now=now), root.key_pem)
+        return cls(files, read_material(root.certificate_pem, chain, key, now=now), clock, root.key_pem)
 
     @classmethod
     async def join(
@@ -170,7 +176,7 @@ class SecurityConfig:
         material = read_material(root_pem, chain, key, now=clock.now())
         files.write_node(chain, key)
         files.forget_join_attempt()
-        return cls(files, material)
+        return cls(files, material, clock)
 
     # What it says
 
@@ -201,6 +207,11 @@ class SecurityConfig:
         return None if self._root_key is None else RootCA(self.root.certificate_pem, self._root_key)
 
     @property
+    def is_expired(self) -> bool:
+        """Whether TLS peers refuse this node's certificate by now."""
+        return self._clock.now() > self._material.not_after
+
+    @property
     def serial(self) -> int:
         """Counts the certificates and roots since the start."""
         return self._serial
@@ -229,20 +240,20 @@ class SecurityConfig:
             self._files.forget_root_key()
             self._root_key = None
 
-    def install(self, chain: bytes, key: bytes, *, now: float) -> None:
+    def install(self, chain: bytes, key: bytes) -> None:
         """Take a new certificate: on disk first, then in use. Raises ConfigurationError and keeps the old one."""
-        material = read_material(self.root.certificate_pem, chain, key, now=now)
+        material = read_material(self.root.certificate_pem, chain, key, now=self._clock.now())
         if (material.identity.node_id, material.identity.cluster_id) != (self.node_id, self.cluster_id):
             raise ConfigurationError("the manager sent the certificate of another node")
         self._files.write_node(chain, key)
         self._use(material)
 
-    def install_root(self, root_pem: bytes, *, now: float) -> None:
+    def install_root(self, root_pem: bytes) -> None:
         """Trust another root bundle. Raises ConfigurationError unless this node's certificate is valid under it."""
         if root_pem == self.root.certificate_pem:
             return
         old = self._material
-        material = read_material(root_pem, old.chain_pem, old.key_pem, now=now, allow_expired=True)
+        material = read_material(root_pem, old.chain_pem, old.key_pem, now=self._clock.now(), allow_expired=True)
         self._files.write_root(root_pem)
         self._use(material)
 
@@ -252,30 +263,42 @@ class SecurityConfig:
         event, self._changed = self._changed, asyncio.Event()
         event.set()
 
-    async def renew(self, open_channel: Callable[[], Awaitable[grpc.aio.Channel]], clock: Clock | None = None) -> None:
-        """Get a new certificate with a new key, over a channel on which this node shows its present one.
+    async def renew(self, open_channel: Callable[[], Awaitable[grpc.aio.Channel]]) -> None:
+        """Get a new certificate with a new key from a manager; the channel is closed.
 
-        The channel is closed. Raises RefusedError (a ConfigurationError) and UnavailableError.
+        `open_channel` gives one on which this node is known: a manager's own control socket, or what
+        `self.open_channel` opens. Raises RefusedError (a ConfigurationError) and UnavailableError.
         """
-        clock = clock or SystemClock()
         key = new_key()
         csr = new_csr(key)
+        old = self._material
+        proof = make_proof(old.chain_pem, old.key_pem, csr) if self.is_expired else ""
         channel = await open_channel()
         try:
-            node_id, _ = await request.ask(channel, request.CertificateRequest(csr=csr, role=self.role))
+            asked = request.CertificateRequest(csr=csr, token=proof, role=self.role)
+            node_id, _ = await request.ask(channel, asked)
             chain = await request.wait_certificate(
-                channel, node_id=node_id, csr=csr, clock=clock, is_waiting=lambda: log.info("waiting to be renewed")
+                channel,
+                node_id=node_id,
+                csr=csr,
+                clock=self._clock,
+                is_waiting=lambda: log.info("waiting for a new certificate"),
             )
         finally:
             await request.close_quietly(channel)
-        self.install(chain, key, now=clock.now())
-        log.info("renewed the certificate of node %s as %s", self.node_id, NodeRole.Name(self.role).lower())
+        self.install(chain, key)
+        log.info("renewed the certificate of node %s as a %s", self.node_id, NodeRole.Name(self.role).lower())
 
     # Credentials
 
     def open_channel(self, address: str) -> grpc.aio.Channel:
-        """A channel to the manager at `host:port`, with the certificate of now."""
+        """A channel to the manager at `host:port`, with the certificate of now.
+
+        An expired one is not shown: TLS would refuse the connection, and without it a renewal still works.
+        """
         material = self._material
+        if self.is_expired:
+            return anonymous_channel(address, material.root.certificate_pem)
         return authenticated_channel(address, material.root.certificate_pem, material.key_pem, material.chain_pem)
 
     def server_credentials(self, *, ask_for_certificate: bool) -> grpc.ServerCredentials:

@@ -18,6 +18,7 @@ from swarmcore.api.objects_pb2 import Cluster, Node
 from swarmcore.api.specs_pb2 import NodeSpec
 from swarmcore.api.types_pb2 import Certificate, IssuanceStatus, JoinTokens, NodeRole
 from swarmcore.api.types_pb2 import RootCA as RootCAMessage
+from swarmcore.ca import proof
 from swarmcore.ca.acceptance import AcceptanceChain, AcceptRuleLike
 from swarmcore.ca.issuing import Signer, is_waiting
 from swarmcore.ca.root import RootCA, public_key_of_csr
@@ -29,7 +30,6 @@ from swarmcore.errors import (
     AlreadyExistsError,
     InvalidArgumentError,
     NotFoundError,
-    PermissionDeniedError,
     ResourceExhaustedError,
 )
 from swarmcore.plugin.acceptance import Accept, JoinRequest
@@ -114,11 +114,15 @@ class CertificateAuthority(CAServicer, NodeCAServicer):
         if not request.csr:
             raise InvalidArgumentError("invalid argument: csr is empty")
         public_key_of_csr(request.csr)
-        if len(request.token) > MAX_TOKEN_CHARACTERS:
-            raise InvalidArgumentError(f"invalid argument: token is longer than {MAX_TOKEN_CHARACTERS} characters")
         cluster = self._cluster()
         if caller.node_id:
             return await self._renew(caller.node_id, request.csr)
+        is_proof = request.token.startswith(proof.PREFIX)
+        longest = proof.MAX_CHARACTERS if is_proof else MAX_TOKEN_CHARACTERS
+        if len(request.token) > longest:
+            raise InvalidArgumentError(f"invalid argument: token is longer than {longest} characters")
+        if is_proof:
+            return await self._renew_expired(cluster, request)
         return await self._admit(cluster, request, caller)
 
     async def NodeCertificateStatus(
@@ -144,20 +148,32 @@ class CertificateAuthority(CAServicer, NodeCAServicer):
                 raise NotFoundError(f"node {node_id} not found when attempting to renew certificate")
             node = Node()
             node.CopyFrom(old)
-            node.certificate.CopyFrom(
-                Certificate(role=node.role, csr=csr, cn=node_id, status=IssuanceStatus(state=IssuanceStatus.RENEW))
-            )
+            # The certificate it had stays: a renewal that the node never hears of must not leave it without a last one.
+            node.certificate.MergeFrom(Certificate(role=node.role, csr=csr, cn=node_id))
+            node.certificate.status.CopyFrom(IssuanceStatus(state=IssuanceStatus.RENEW))
             tx.node.update(node)
             return node
 
         node = await self._store.update(write)
         return pb.IssueNodeCertificateResponse(node_id=node_id, node_membership=node.spec.membership)
 
+    async def _renew_expired(
+        self, cluster: Cluster, request: pb.IssueNodeCertificateRequest
+    ) -> pb.IssueNodeCertificateResponse:
+        identity, chain = proof.read_proof(
+            request.token,
+            csr=request.csr,
+            root=RootCA(cluster.root_ca.ca_cert),
+            cluster_id=cluster.id,
+            now=self._clock.now(),
+        )
+        proof.check_last_certificate(self._store.view.node.get(identity.node_id), identity, chain)
+        log.info("node %s comes back with an expired certificate", identity.node_id)
+        return await self._renew(identity.node_id, request.csr)
+
     async def _admit(
         self, cluster: Cluster, request: pb.IssueNodeCertificateRequest, caller: Caller
     ) -> pb.IssueNodeCertificateResponse:
-        if caller.role is not None:
-            raise PermissionDeniedError("a node can't join again with the certificate that it has")
         digest = hashlib.sha256(request.csr).digest()
         known = self._known(digest)
         if known is not None:
