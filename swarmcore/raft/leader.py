@@ -83,7 +83,7 @@ class Leader(RoleState):
     def _counts_quorum(self) -> bool:
         active = {id for id, progress in self.progress.items() if progress.is_active}
         for progress in self.progress.values():
-            progress.is_active = False
+            progress.counted()
         return self._core.has_majority(active | {self._core.id})
 
     def _beat(self) -> None:
@@ -214,7 +214,7 @@ class Leader(RoleState):
 
     def _on_append_reply(self, reply: AppendReply, progress: Progress) -> None:
         core, id = self._core, reply.sender
-        progress.is_active = True
+        progress.alive()
         if not reply.is_accepted:
             agreeing, _ = core.log.last_place_up_to(reply.hint_index, reply.hint_term)
             if progress.refused(reply.index, agreeing):

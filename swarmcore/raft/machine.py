@@ -66,6 +66,14 @@ class Raft(Core):
     def is_leader(self) -> bool:
         return self.role.kind is Role.LEADER
 
+    @property
+    def active_members(self) -> set[int]:
+        """Members that this one knows to be there: itself, its leader, and whom it hears from as leader."""
+        known = {self.id, self.leader} - {NO_ONE}
+        if isinstance(self.role, Leader):
+            known |= {id for id, progress in self.role.progress.items() if progress.was_active}
+        return known
+
     def step(self, event: Event) -> list[Effect]:
         """Take in what happened; return what to do about it, in order."""
         match event:

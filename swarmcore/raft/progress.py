@@ -18,7 +18,17 @@ class Pace(Enum):
 class Progress:
     """One member, seen by the leader."""
 
-    __slots__ = ("_window", "inflight", "is_active", "is_waiting", "match", "next", "pace", "snapshot_index")
+    __slots__ = (
+        "_window",
+        "inflight",
+        "is_active",
+        "is_waiting",
+        "match",
+        "next",
+        "pace",
+        "snapshot_index",
+        "was_active",
+    )
 
     def __init__(self, next: int, window: int) -> None:
         self.match = 0
@@ -33,6 +43,8 @@ class Progress:
         """While probing: a message is under way."""
         self.is_active = False
         """Heard from since the last check of the quorum."""
+        self.was_active = False
+        """The same, or it was at the last check."""
         self.snapshot_index = 0
 
     @property
@@ -101,9 +113,16 @@ class Progress:
         self.is_waiting = False
         return True
 
+    def alive(self) -> None:
+        self.is_active = self.was_active = True
+
+    def counted(self) -> None:
+        """The quorum was checked; the next check looks at what is heard from now on."""
+        self.was_active, self.is_active = self.is_active, False
+
     def heard(self) -> None:
         """A heartbeat came back: one more message may go, in case an answer was lost."""
-        self.is_active = True
+        self.alive()
         self.is_waiting = False
         if self.pace is Pace.REPLICATE and len(self.inflight) >= self._window:
             self.inflight.popleft()

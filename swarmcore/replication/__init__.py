@@ -1,4 +1,4 @@
-"""Raft on a real node: the log and the snapshots on disk, encrypted, and the driver that carries the machine's effects out.
+"""Raft on a real node: log and snapshots on disk, encrypted, and the driver that carries out what the machine says.
 
 Called by `swarmcore.node`, which opens a `Replica` and runs it. Decides nothing about agreement (that is
 `swarmcore.raft`) and nothing about what is in an entry (that is `swarmcore.store`). Start reading in `replica.py`; the

@@ -31,6 +31,7 @@ _CHECKSUM = struct.Struct("<I")
 _FRAME = struct.Struct("<4sII")
 _OFFSET = struct.Struct("<Q")
 _TAG_BYTES = 16
+_SECTOR_BYTES = 512
 HEADER_BYTES = _HEADER.size + _CHECKSUM.size
 FRAME_BYTES = _FRAME.size + _CHECKSUM.size
 OVERHEAD = FRAME_BYTES + NONCE_BYTES + _TAG_BYTES
@@ -139,8 +140,34 @@ def intact_frames(path: Path, data: bytes, cipher: AESGCM) -> Iterator[tuple[int
         offset = end
 
 
-def has_frame_after(data: bytes, offset: int) -> bool:
-    """Whether an intact frame starts anywhere after `offset`: then what is at `offset` is damage, not a torn tail."""
+def is_torn(data: bytes, offset: int) -> bool:
+    """Whether what is at `offset`, to the end, can be a write that a crash cut short, and is no damage.
+
+    Such a write is the last, and either the file ends before it does, or sectors that never reached the disk read as
+    zeros: sealed data holds no sector of zeros. Anything else was whole once, and perhaps acknowledged.
+    """
+    if _has_frame_after(data, offset):
+        return False
+    if len(data) < offset + FRAME_BYTES:
+        return True
+    mark, length, _ = _FRAME.unpack_from(data, offset)
+    (head_checksum,) = _CHECKSUM.unpack_from(data, offset + _FRAME.size)
+    has_head = mark == _MARK and head_checksum == _head_checksum(data[offset : offset + _FRAME.size], offset)
+    if has_head and offset + FRAME_BYTES + length > len(data):
+        return True
+    return any(not any(sector) for sector in _sectors(data, offset))
+
+
+def _sectors(data: bytes, offset: int) -> Iterator[memoryview]:
+    """What follows `offset`, cut where the sectors of the file end."""
+    view = memoryview(data)
+    while offset < len(data):
+        end = offset - offset % _SECTOR_BYTES + _SECTOR_BYTES
+        yield view[offset:end]
+        offset = end
+
+
+def _has_frame_after(data: bytes, offset: int) -> bool:
     at = data.find(_MARK, offset + 1)
     while at != -1:
         if body_at(data, at) is not None:

@@ -23,8 +23,8 @@ from swarmcore.replication.frames import (
     SEGMENT,
     Header,
     damaged,
-    has_frame_after,
     intact_frames,
+    is_torn,
     seal,
 )
 from swarmcore.replication.keys import KeyRing
@@ -33,7 +33,6 @@ log = logging.getLogger("swarmcore.replication")
 
 SEGMENT_BYTES = 16 * 1024 * 1024
 RESERVE_BYTES = 32 * 1024 * 1024
-MAX_FRAME_BYTES = 8 * 1024 * 1024
 _PREFIX = "log-"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -159,8 +158,8 @@ class LogFile:
                     segment.last_index = max(segment.last_index, record.index)
                 yield offset, record
         if segment.size < len(data):
-            if not is_last or has_frame_after(data, segment.size):
-                raise damaged(path, segment.size, "a record does not match its checksum, and more records follow it")
+            if not is_last or not is_torn(data, segment.size):
+                raise damaged(path, segment.size, "a record does not match its checksum, and it is no unfinished write")
             self._cut(path, segment.size, len(data))
         self._segments.append(segment)
         self._header = header
@@ -186,20 +185,11 @@ class LogFile:
         """
         if self._failed:
             raise DiskFailedError("the raft log failed before; start the manager again on a healthy disk")
-        pending: list[bytes] = []
-        size = 0
-        for record in records:
-            data = _encode(record)
-            if size and size + len(data) > MAX_FRAME_BYTES:
-                self._append_frame(pending)
-                pending, size = [], 0
-            pending.append(data)
-            size += len(data)
-        if pending:
-            self._append_frame(pending)
+        if not records:
+            return
+        self._append_frame([_encode(record) for record in records])
         top = max((record.index for record in records if isinstance(record, Entry)), default=0)
-        if self._segments:
-            self._segments[-1].last_index = max(self._segments[-1].last_index, top)
+        self._segments[-1].last_index = max(self._segments[-1].last_index, top)
         for record in records:
             if isinstance(record, HardState):
                 self._hard_state = record

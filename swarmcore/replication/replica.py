@@ -1,0 +1,543 @@
+"""One manager's replica of the store: drives the Raft machine, carries its effects out, and applies what is agreed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+from swarmcore.api.types_pb2 import RaftMemberStatus
+from swarmcore.clock import Clock, SystemClock
+from swarmcore.errors import InternalError, NotLeaderError, SwarmError, UnavailableError
+from swarmcore.raft.effects import (
+    Accept,
+    Announce,
+    Apply,
+    Effect,
+    Persist,
+    Refuse,
+    RefuseRead,
+    Restore,
+    Role,
+    Send,
+    ServeRead,
+    TakeBack,
+)
+from swarmcore.raft.events import (
+    Event,
+    MembershipProposed,
+    Persisted,
+    PersistRefused,
+    Proposed,
+    ReadDemanded,
+    SnapshotTaken,
+    Started,
+    Ticked,
+)
+from swarmcore.raft.machine import Raft
+from swarmcore.raft.membership import Move
+from swarmcore.raft.messages import Message
+from swarmcore.raft.types import Entry, EntryKind, Settings, SnapshotMeta
+from swarmcore.replication.disk import Disk
+from swarmcore.replication.log_file import RESERVE_BYTES, SEGMENT_BYTES, disk_full
+from swarmcore.replication.snapshot_file import SnapshotReader, remove_before, snapshot_path
+from swarmcore.replication.snapshotter import write_snapshot
+from swarmcore.replication.state_folder import State, open_state
+from swarmcore.replication.write_queue import WriteQueue
+from swarmcore.store.store import Store
+
+log = logging.getLogger("swarmcore.replication")
+
+APPLY_SLICE_SECONDS = 0.010
+ROOM_CHECK_TICKS = 5
+_STOPPING = "the manager is stopping"
+_SYSTEM_CLOCK = SystemClock()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """When a replica makes a snapshot, what it keeps, and how its files are cut."""
+
+    snapshot_entries: int = 10_000
+    snapshot_bytes: int = 64 * 1024 * 1024
+    keep_entries: int = 500
+    """Entries before a snapshot that stay in the log, for members that lag behind."""
+    snapshot_retry_seconds: float = 10.0
+    segment_bytes: int = SEGMENT_BYTES
+    reserve_bytes: int = RESERVE_BYTES
+    """Free space below which new writes are refused."""
+
+
+_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManagerMember:
+    """One manager, as the membership knows it (`controlapi.cluster_ops.MemberLike`)."""
+
+    raft_id: int
+    node_id: str
+    address: str
+    reachability: int
+    is_leader: bool
+
+
+class _Waiting(NamedTuple):
+    term: int
+    token: object
+    done: asyncio.Future[None]
+
+
+class Replica:
+    """Satisfies `store.Proposer` and `manager.leading.Leadership`. Lives on one loop; only `Disk` leaves it.
+
+    `open`, then keep `run` running; `aclose` at the end. Writes come from `Store.run` through `propose`.
+    """
+
+    def __init__(
+        self, *, folder: Path, store: Store, state: State, address: str, clock: Clock, settings: Settings,
+        tick_seconds: float, limits: Limits, send: Callable[[Message], None], chance: Random,
+    ) -> None:  # fmt: skip
+        """Called by `open` alone."""
+        self._folder = folder
+        self._store = store
+        self._address = address
+        self._clock = clock
+        self._tick_seconds = tick_seconds
+        self._limits = limits
+        self._send = send
+        self._keys = state.keys
+        self._log_file = state.log_file
+        self._raft = Raft(
+            id=state.raft_id,
+            log=state.log,
+            hard_state=state.hard_state,
+            snapshot=state.snapshot,
+            settings=settings,
+            chance=chance,
+        )
+        self._log_disk = Disk("raft log")
+        self._snapshot_disk = Disk("raft snapshot")
+        self._writes = WriteQueue(
+            state.log_file, self._log_disk, written=self._on_written, refused=self._on_refused, failed=self._fail
+        )
+        self._durable = 0
+        self._held: deque[Send] = deque()
+        self._to_apply: deque[tuple[int, Entry | SnapshotMeta]] = deque()
+        self._is_applying_later = False
+        self._applied = state.snapshot.index
+        self._term = 0
+        self._term_waiters: set[asyncio.Future[None]] = set()
+        self._waiting: dict[int, _Waiting] = {}
+        self._reads: dict[int, asyncio.Future[int]] = {}
+        self._read_count = 0
+        self._applied_waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._answer: Accept | Refuse | None = None
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._snapshot_wanted = asyncio.Event()
+        self._bytes_at_snapshot = 0
+        self._restoring: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        *,
+        folder: Path,
+        store: Store,
+        node_id: str,
+        address: str,
+        unlock_key: bytes | None = None,
+        bootstrap: bool,
+        clock: Clock = _SYSTEM_CLOCK,
+        tick_seconds: float = 0.1,
+        heartbeat_tick: int = 1,
+        election_tick: int = 10,
+        limits: Limits = _LIMITS,
+        send: Callable[[Message], None] = lambda message: None,
+        chance: Random | None = None,
+    ) -> Replica:
+        """Read keys, snapshot and log in `folder`, and put the snapshot into `store`; entries follow once it runs.
+
+        `bootstrap`: when there is no state yet, begin a cluster of this manager alone. Raises DamagedStateError and
+        ConfigurationError, in one line.
+        """
+        state = await asyncio.to_thread(
+            open_state,
+            folder,
+            node_id=node_id,
+            address=address,
+            unlock_key=unlock_key,
+            bootstrap=bootstrap,
+            segment_bytes=limits.segment_bytes,
+            reserve_bytes=limits.reserve_bytes,
+        )
+        try:
+            if state.snapshot_file is not None:
+                await _restore(store, state.snapshot_file)
+            return cls(
+                folder=folder,
+                store=store,
+                state=state,
+                address=address,
+                clock=clock,
+                settings=Settings(election_tick=election_tick, heartbeat_tick=heartbeat_tick),
+                tick_seconds=tick_seconds,
+                limits=limits,
+                send=send,
+                chance=chance or Random(),
+            )
+        except BaseException:
+            state.log_file.close()
+            raise
+
+    # What others ask
+
+    @property
+    def term(self) -> int:
+        """The term in which this manager leads with its whole log applied; 0 while it does not."""
+        return self._term
+
+    @property
+    def next_index(self) -> int:
+        return self._raft.log.last_index + 1
+
+    @property
+    def applied(self) -> int:
+        """Index of the last applied entry."""
+        return self._applied
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether a write proposed now is likely to succeed."""
+        return self._term != 0 and not self._writes.is_full and not self._failure.done()
+
+    def members(self) -> Sequence[ManagerMember]:
+        """All managers, by id."""
+        active = self._raft.active_members
+        return [
+            ManagerMember(
+                raft_id=member.id,
+                node_id=member.node_id,
+                address=member.address,
+                reachability=RaftMemberStatus.REACHABLE if member.id in active else RaftMemberStatus.UNREACHABLE,
+                is_leader=member.id == self._raft.leader,
+            )
+            for member in self._raft.membership.members.values()
+        ]
+
+    async def wait_leadership_change(self, known: int) -> int:
+        """Return the term once it differs from `known`."""
+        while self._term == known:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._term_waiters.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._term_waiters.discard(waiter)
+        return self._term
+
+    async def propose(self, data: bytes, token: object) -> None:
+        """Return once the entry was applied, with `token` given to `Store.apply`.
+
+        Raises NotLeaderError when leadership was lost before it was committed (it may still be applied, without the
+        token), ResourceExhaustedError when the disk is full, and what ended the replica when its disk failed.
+        """
+        if not self._term:
+            raise NotLeaderError("this manager is not the leader")
+        if self._writes.is_full:
+            index = self.next_index
+            if not await self._writes.check_room() or self.next_index != index:
+                raise disk_full(self._folder)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        answer = self._step(Proposed(data))
+        if isinstance(answer, Accept):
+            self._waiting[answer.index] = _Waiting(answer.term, token, done)
+            await done
+        else:
+            raise NotLeaderError(answer.reason if answer is not None else "this manager is not the leader")
+
+    async def read_barrier(self) -> None:
+        """Return once the store shows everything that was committed anywhere before this call (Raft: ReadIndex).
+
+        Raises UnavailableError when nobody can confirm that.
+        """
+        self._read_count += 1
+        read = self._read_count
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._reads[read] = answer
+        try:
+            self._step(ReadDemanded(read))
+            index = await answer
+        finally:
+            del self._reads[read]
+        if index > self._applied:
+            applied: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._applied_waiters.append((index, applied))
+            await applied
+
+    async def set_unlock_key(self, unlock_key: bytes | None) -> None:
+        """Wrap the data keys with another unlock key, or with none; durable when this returns."""
+        await self._snapshot_disk.submit(lambda: self._keys.lock(unlock_key))
+
+    # Running
+
+    async def run(self) -> None:
+        """Drive the machine until cancelled. Raises DiskFailedError when the disk failed: the process has to end."""
+        tasks = [
+            asyncio.create_task(self._tick(), name="raft ticks"),
+            asyncio.create_task(self._take_snapshots(), name="raft snapshots"),
+        ]
+        try:
+            self._step(Started())
+            done, _ = await asyncio.wait({*tasks, self._failure}, return_when=asyncio.FIRST_COMPLETED)
+            for future in done:
+                future.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._end(NotLeaderError(_STOPPING))
+
+    async def aclose(self) -> None:
+        """Finish what the disk is at and close the files. After `run` has ended."""
+        if self._restoring is not None:
+            self._restoring.cancel()
+        await self._log_disk.close()
+        await self._snapshot_disk.close()
+        self._log_file.close()
+        if not self._failure.done():
+            self._failure.cancel()
+
+    async def _tick(self) -> None:
+        deadline = self._clock.monotonic()
+        for number in range(1, 1 << 62):
+            deadline += self._tick_seconds
+            await self._clock.sleep_until(deadline)
+            if self._clock.monotonic() - deadline > 2 * self._tick_seconds:
+                # The process stood still: ticks in a burst would look like silence of the others.
+                deadline = self._clock.monotonic()
+            self._step(Ticked())
+            if self._writes.is_full and number % ROOM_CHECK_TICKS == 0:
+                await self._writes.check_room()
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._failure.done():
+            self._failure.set_exception(error)
+            self._end(InternalError(f"the raft log failed: {error}"))
+
+    def _end(self, error: SwarmError) -> None:
+        self._set_term(0)
+        self._lose(error, 0)
+        for read in self._reads.values():
+            if not read.done():
+                read.set_exception(UnavailableError(_STOPPING))
+        for _, waiter in self._applied_waiters:
+            if not waiter.done():
+                waiter.set_exception(UnavailableError(_STOPPING))
+        self._applied_waiters.clear()
+
+    def _lose(self, error: SwarmError, first: int) -> None:
+        """Tell whoever waits for an entry from `first` on."""
+        for index in [index for index in self._waiting if index >= first]:
+            done = self._waiting.pop(index).done
+            if not done.done():
+                done.set_exception(error)
+
+    # The machine
+
+    def _step(self, event: Event) -> Accept | Refuse | None:
+        if self._failure.done():
+            return None
+        self._answer = None
+        for effect in self._raft.step(event):
+            self._carry_out(effect)
+        answer, self._answer = self._answer, None
+        if self._to_apply:
+            self._apply()
+        return answer
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Persist():
+                self._writes.put(effect)
+            case Apply():
+                self._to_apply.extend((effect.after, entry) for entry in effect.entries)
+            case Accept() | Refuse():
+                self._answer = effect
+            case Send():
+                if effect.after <= self._durable:
+                    self._send(effect.message)
+                else:
+                    self._held.append(effect)
+            case Announce():
+                self._on_announce(effect)
+            case TakeBack():
+                self._writes.take_back()
+                self._held.clear()
+                self._lose(disk_full(self._folder), effect.index)
+            case Restore():
+                self._to_apply.append((effect.after, effect.snapshot))
+            case ServeRead():
+                self._answer_read(effect.read, effect.index)
+            case RefuseRead():
+                self._answer_read(effect.read, None)
+
+    def _on_announce(self, announce: Announce) -> None:
+        log.debug("%s in term %d, leader %x", announce.role.value, announce.term, announce.leader)
+        if announce.role is not Role.LEADER or announce.term != self._term:
+            self._set_term(0)
+        if announce.role is not Role.LEADER:
+            self._lose(NotLeaderError("leadership was lost before the write was agreed"), 0)
+
+    def _answer_read(self, read: int, index: int | None) -> None:
+        future = self._reads.get(read)
+        if future is None or future.done():
+            return
+        if index is None:
+            future.set_exception(UnavailableError("no leader could confirm the read: ask again"))
+        else:
+            future.set_result(index)
+
+    # The disk
+
+    def _on_written(self, number: int) -> None:
+        self._durable = number
+        self._step(Persisted(number))
+        for _ in range(len(self._held)):
+            held = self._held.popleft()
+            if held.after <= number:
+                self._send(held.message)
+            else:
+                self._held.append(held)
+
+    def _on_refused(self, number: int) -> None:
+        log.warning("%s", disk_full(self._folder))
+        self._step(PersistRefused(number))
+
+    # Applying
+
+    def _apply(self) -> None:
+        """Apply what is due, for one slice; the rest follows when the loop has had its turn."""
+        if self._restoring is not None or self._is_applying_later:
+            return
+        deadline = time.monotonic() + APPLY_SLICE_SECONDS
+        while self._to_apply and self._to_apply[0][0] <= self._durable:
+            item = self._to_apply.popleft()[1]
+            if isinstance(item, SnapshotMeta):
+                self._restoring = asyncio.create_task(self._restore(item), name="restore snapshot")
+                return
+            try:
+                self._apply_entry(item)
+            except Exception as error:  # noqa: BLE001 - state that can't be applied must end the process, whatever it is
+                self._fail(error)
+                return
+            if time.monotonic() >= deadline:
+                self._is_applying_later = True
+                asyncio.get_running_loop().call_soon(self._apply_later)
+                break
+        self._after_applying()
+
+    def _apply_later(self) -> None:
+        self._is_applying_later = False
+        if not self._failure.done():
+            self._apply()
+
+    def _apply_entry(self, entry: Entry) -> None:
+        waiting = self._waiting.pop(entry.index, None)
+        if waiting is not None and waiting.term != entry.term:
+            if not waiting.done.done():
+                waiting.done.set_exception(NotLeaderError("another leader's entry took the place of the write"))
+            waiting = None
+        if entry.kind is EntryKind.NORMAL and entry.data:
+            try:
+                self._store.apply(entry.index, entry.data, None if waiting is None else waiting.token)
+            except Exception as error:
+                if waiting is not None and not waiting.done.done():
+                    waiting.done.set_exception(error)
+                raise
+        self._applied = entry.index
+        if waiting is not None and not waiting.done.done():
+            waiting.done.set_result(None)
+        if entry.term != self._term and entry.term == self._raft.term and self._raft.is_leader:
+            # An entry of the own term is applied, and so is everything before it.
+            self._set_term(entry.term)
+
+    def _after_applying(self) -> None:
+        if self._applied_waiters:
+            for index, waiter in self._applied_waiters:
+                if index <= self._applied and not waiter.done():
+                    waiter.set_result(None)
+            self._applied_waiters = [(index, waiter) for index, waiter in self._applied_waiters if not waiter.done()]
+        grown = self._log_file.written - self._bytes_at_snapshot
+        entries = self._applied - self._raft.snapshot.index
+        if entries >= self._limits.snapshot_entries or (grown >= self._limits.snapshot_bytes and entries > 0):
+            self._snapshot_wanted.set()
+
+    def _set_term(self, term: int) -> None:
+        if term == self._term:
+            return
+        self._term = term
+        for waiter in self._term_waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        if term:
+            asyncio.get_running_loop().call_soon(self._maybe_note_address)
+
+    def _maybe_note_address(self) -> None:
+        """A manager that was started with another address says so to the others, once it leads."""
+        member = self._raft.membership.members.get(self._raft.id)
+        if self._term and self._address and member is not None and member.address != self._address:
+            self._step(MembershipProposed(Move(member.id, self._address)))
+
+    # Snapshots
+
+    async def _take_snapshots(self) -> None:
+        while True:
+            await self._snapshot_wanted.wait()
+            self._snapshot_wanted.clear()
+            if not await self._take_snapshot():
+                await self._clock.sleep_until(self._clock.monotonic() + self._limits.snapshot_retry_seconds)
+
+    async def _take_snapshot(self) -> bool:
+        index, bytes_before = self._applied, self._log_file.written
+        term = self._raft.log.term_at(index)
+        if term is None or index <= self._raft.snapshot.index:
+            return True
+        snapshot = SnapshotMeta(index=index, term=term, membership=self._raft.membership_at(index))
+        started = time.monotonic()
+        if not await write_snapshot(self._folder, self._keys, self._snapshot_disk, snapshot, self._store.snapshot()):
+            return False
+        self._bytes_at_snapshot = bytes_before
+        keep_from = max(1, index - self._limits.keep_entries + 1)
+        self._step(SnapshotTaken(snapshot, keep_from))
+        await self._snapshot_disk.submit(lambda: remove_before(self._folder, index))
+        await self._log_disk.submit(lambda: self._log_file.compact(keep_from))
+        log.info("snapshot of entry %d taken in %.2f s", index, time.monotonic() - started)
+        return True
+
+    async def _restore(self, snapshot: SnapshotMeta) -> None:
+        """Put a received snapshot, whose file is there, in the place of the store."""
+        try:
+            path = snapshot_path(self._folder, snapshot.index)
+            reader = await self._snapshot_disk.submit(lambda: SnapshotReader(path, self._keys))
+            await _restore(self._store, reader)
+            self._applied = snapshot.index
+        except Exception as error:  # noqa: BLE001 - as in _apply
+            self._fail(error)
+            return
+        self._restoring = None
+        self._apply()
+
+
+async def _restore(store: Store, reader: SnapshotReader) -> None:
+    restoring = store.restoring()
+    for piece in reader.pieces():
+        restoring.add(piece)
+        await asyncio.sleep(0)
+    restoring.finish(reader.index)

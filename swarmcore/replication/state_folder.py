@@ -1,0 +1,174 @@
+"""The folder with everything that one manager must not forget: key file, member file, log segments, snapshots.
+
+Opened once, by whoever starts a `Replica`; everything here blocks.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from swarmcore.errors import ConfigurationError
+from swarmcore.raft.log import RaftLog, recovered
+from swarmcore.raft.membership import Membership
+from swarmcore.raft.types import NO_ONE, NOTHING, Entry, EntryKind, HardState, SnapshotMeta
+from swarmcore.replication.durable import TEMPORARY_SUFFIX, replace_file, sync_folder
+from swarmcore.replication.frames import damaged
+from swarmcore.replication.keys import KeyRing
+from swarmcore.replication.log_file import LogContents, LogFile, segment_paths
+from swarmcore.replication.snapshot_file import SnapshotReader, remove_before, remove_unfinished, snapshot_paths
+
+KEY_FILE = "keys.json"
+MEMBER_FILE = "member.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What was found: the open files, and the values that the Raft machine starts with."""
+
+    raft_id: int
+    keys: KeyRing
+    log_file: LogFile
+    hard_state: HardState
+    snapshot: SnapshotMeta
+    snapshot_file: SnapshotReader | None
+    log: RaftLog
+
+
+def open_state(
+    folder: Path,
+    *,
+    node_id: str,
+    address: str,
+    unlock_key: bytes | None,
+    bootstrap: bool,
+    segment_bytes: int,
+    reserve_bytes: int,
+) -> State:
+    """Read `folder`; with `bootstrap`, make it first when it is not there: a cluster of this manager alone.
+
+    Raises DamagedStateError when something in it can't be trusted, ConfigurationError when it is another node's, is
+    locked, or can't be used at all.
+    """
+    try:
+        if not _has_state(folder):
+            if not bootstrap:
+                raise ConfigurationError(
+                    f"there is no raft state in {str(folder)!r}: join a cluster or start a new one"
+                )
+            _bootstrap(folder, node_id, address, unlock_key)
+        keys = KeyRing.open(folder / KEY_FILE, unlock_key)
+        raft_id = _read_member(folder / MEMBER_FILE, node_id)
+        remove_unfinished(folder)
+        snapshot, snapshot_file = _newest_snapshot(folder, keys)
+        log_file, contents = LogFile.open(folder, keys, segment_bytes=segment_bytes, reserve_bytes=reserve_bytes)
+    except OSError as error:
+        raise ConfigurationError(f"can't use the state in {str(folder)!r}: {error.strerror or error}") from error
+    try:
+        return _checked(folder, raft_id, keys, log_file, contents, snapshot, snapshot_file)
+    except BaseException:
+        log_file.close()
+        raise
+
+
+def _has_state(folder: Path) -> bool:
+    if (folder / KEY_FILE).exists():
+        return True
+    if folder.exists() and (segment_paths(folder) or snapshot_paths(folder)):
+        raise damaged(folder / KEY_FILE, 0, "the file is missing")
+    return False
+
+
+def _bootstrap(folder: Path, node_id: str, address: str, unlock_key: bytes | None) -> None:
+    """Make the folder beside and rename it, so that it is never there in part."""
+    new = folder.with_name(folder.name + TEMPORARY_SUFFIX)
+    if new.exists():
+        shutil.rmtree(new)
+    new.mkdir(mode=0o700, parents=True)
+    keys = KeyRing.create(new / KEY_FILE, unlock_key)
+    replace_file(new / MEMBER_FILE, json.dumps({"format": 1, "node_id": node_id, "raft_id": 1}).encode() + b"\n")
+    log_file, _ = LogFile.open(new, keys)
+    membership = Membership.single(node_id, address)
+    log_file.append([Entry(1, 1, EntryKind.MEMBERSHIP, membership.encode()), HardState(1, NO_ONE, 1)])
+    log_file.close()
+    new.rename(folder)
+    sync_folder(folder.parent)
+
+
+def _read_member(path: Path, node_id: str) -> int:
+    try:
+        file = json.loads(path.read_bytes())
+        owner, raft_id = str(file["node_id"]), int(file["raft_id"])
+    except FileNotFoundError:
+        raise damaged(path, 0, "the file is missing") from None
+    except (ValueError, KeyError, TypeError):
+        raise damaged(path, 0, "it can't be read") from None
+    if owner != node_id:
+        raise ConfigurationError(
+            f"the raft state in {str(path.parent)!r} is that of node {owner!r}, and this node is {node_id!r}: "
+            "start with the state directory that belongs to it"
+        )
+    return raft_id
+
+
+def _newest_snapshot(folder: Path, keys: KeyRing) -> tuple[SnapshotMeta, SnapshotReader | None]:
+    paths = snapshot_paths(folder)
+    if not paths:
+        return NOTHING, None
+    reader = SnapshotReader(paths[-1], keys)
+    # What a crash kept from being removed when the newest one was finished.
+    remove_before(folder, reader.index)
+    return describe(reader), reader
+
+
+def description(snapshot: SnapshotMeta) -> bytes:
+    """What stands in a snapshot file about itself."""
+    return json.dumps({"term": snapshot.term, "membership": snapshot.membership.encode().decode()}).encode()
+
+
+def describe(reader: SnapshotReader) -> SnapshotMeta:
+    """What a snapshot file says about itself. Raises DamagedStateError."""
+    try:
+        file = json.loads(reader.description)
+        membership = Membership.decode(file["membership"])
+        return SnapshotMeta(index=reader.index, term=int(file["term"]), membership=membership)
+    except (ValueError, KeyError, TypeError):
+        raise damaged(reader.path, 0, "its description can't be read") from None
+
+
+def _checked(
+    folder: Path,
+    raft_id: int,
+    keys: KeyRing,
+    log_file: LogFile,
+    contents: LogContents,
+    snapshot: SnapshotMeta,
+    snapshot_file: SnapshotReader | None,
+) -> State:
+    """Put the parts together, once they are found to agree."""
+    paths = segment_paths(folder)
+    if not paths or contents.hard_state is None:
+        raise damaged(paths[-1] if paths else folder / "log-0000000000000001", 0, "the log is missing")
+    where, end = paths[-1], paths[-1].stat().st_size
+    if contents.start is not None and contents.start.index > snapshot.index:
+        raise damaged(where, end, f"the snapshot of entry {contents.start.index}, which it follows, is missing")
+    entries = contents.entries
+    if not entries and snapshot_file is None:
+        raise damaged(where, end, "the log is empty")
+    try:
+        log = recovered(snapshot.index, snapshot.term, entries)
+    except ValueError as error:
+        raise damaged(paths[0], 0, str(error)) from None
+    if contents.hard_state.commit > log.last_index:
+        raise damaged(where, end, f"entry {contents.hard_state.commit}, which was committed, is missing")
+    return State(
+        raft_id=raft_id,
+        keys=keys,
+        log_file=log_file,
+        hard_state=contents.hard_state,
+        snapshot=snapshot,
+        snapshot_file=snapshot_file,
+        log=log,
+    )
