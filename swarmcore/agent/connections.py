@@ -1,0 +1,92 @@
+"""How an agent reaches a manager: the contract towards the node, and the way over the network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import grpc.aio
+
+from swarmcore.agent.remotes import DEFAULT_OBSERVATION, RemotePeer, Remotes
+from swarmcore.errors import UnavailableError
+
+DIAL_SECONDS: Final = 5.0
+
+
+class Connection(Protocol):
+    """A channel to one manager, for one session."""
+
+    @property
+    def channel(self) -> grpc.aio.Channel: ...
+
+    @property
+    def peer(self) -> str:
+        """Who it is, for the log."""
+        ...
+
+    def succeeded(self) -> None:
+        """The manager gave us a session."""
+        ...
+
+    def failed(self) -> None:
+        """The manager did not, or the session broke: prefer others."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class Connections(Protocol):
+    """Chooses a manager for each session."""
+
+    async def open(self) -> Connection:
+        """Connect. Raises UnavailableError when no manager is known or the one chosen does not answer."""
+        ...
+
+
+class RemoteConnection:
+    """Satisfies `Connection`; what happens to it moves the peer's weight."""
+
+    def __init__(self, channel: grpc.aio.Channel, peer: RemotePeer, remotes: Remotes) -> None:
+        self.channel = channel
+        self.peer = peer.addr
+        self._peer = peer
+        self._remotes = remotes
+
+    def succeeded(self) -> None:
+        self._remotes.observe(self._peer, DEFAULT_OBSERVATION)
+
+    def failed(self) -> None:
+        self._remotes.observe_if_known(self._peer, -DEFAULT_OBSERVATION)
+
+    async def aclose(self) -> None:
+        await self.channel.close()
+
+
+class RemoteConnections:
+    """Satisfies `Connections`: weighted choice among the managers that are known."""
+
+    def __init__(
+        self, remotes: Remotes, dial: Callable[[str], grpc.aio.Channel], *, dial_seconds: float = DIAL_SECONDS
+    ) -> None:
+        """`dial` makes a channel to `host:port`; it connects to nothing yet."""
+        self._remotes = remotes
+        self._dial = dial
+        self._dial_seconds = dial_seconds
+
+    async def open(self) -> RemoteConnection:
+        peer = self._remotes.select()
+        if peer is None:
+            raise UnavailableError("no manager is known")
+        connection = RemoteConnection(self._dial(peer.addr), peer, self._remotes)
+        try:
+            async with asyncio.timeout(self._dial_seconds):
+                await connection.channel.channel_ready()
+        except TimeoutError:
+            connection.failed()
+            await connection.aclose()
+            raise UnavailableError(f"manager {peer.addr} does not answer") from None
+        except BaseException:
+            await connection.aclose()
+            raise
+        return connection
