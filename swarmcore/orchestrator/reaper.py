@@ -1,0 +1,177 @@
+"""Deletes tasks that are over: what was to be removed and has stopped, and what is beyond a slot's history
+(SwarmKit: 4.8)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Sequence
+
+from swarmcore.api.objects_pb2 import Service, Task
+from swarmcore.api.types_pb2 import TaskState
+from swarmcore.clock import Clock, SystemClock
+from swarmcore.errors import NotLeaderError, SwarmError
+from swarmcore.orchestrator.slots import status_time
+from swarmcore.store.changes import Commit, Resync
+from swarmcore.store.inbox import Inbox
+from swarmcore.store.store import LeaderStore
+from swarmcore.store.transaction import Transaction
+
+INTERVAL_SECONDS = 0.25
+MAX_DIRTY = 1000
+RESYNC_SECONDS = 300.0
+DEFAULT_RETENTION = 5
+SLOTS_PER_SLICE = 1000
+
+SlotKey = tuple[str, int | str]
+"""Service id, and slot number or node id: the key of the store's index of slots."""
+
+_RUNNING = TaskState.RUNNING
+
+_log = logging.getLogger("swarmcore.orchestrator")
+
+
+def is_finished(task: Task) -> bool:
+    """Whether the task can be deleted at once: removed and stopped (or never begun), or given up and nobody's."""
+    state = task.status.state
+    if task.desired_state == TaskState.REMOVE and (state < TaskState.ASSIGNED or state >= TaskState.COMPLETE):
+        return True
+    return state >= TaskState.ORPHANED and not task.service_id
+
+
+def history_limit(service: Service | None, retention: int) -> int:
+    """How many tasks a slot keeps; negative is all. `retention` is the cluster's own limit."""
+    attempts = service.spec.task.restart.max_attempts if service is not None else 0
+    return attempts + 1 if attempts > 0 else retention
+
+
+def surplus(tasks: Collection[Task], limit: int) -> tuple[list[Task], bool]:
+    """Return the tasks of one slot to delete, oldest first, and whether the slot has to be looked at again.
+
+    Only what is over goes: ended, or never begun and not to begin.
+    """
+    if limit < 0 or len(tasks) <= limit:
+        return [], False
+    excess = len(tasks) - limit
+    doomed: list[Task] = []
+    running = 0
+    for task in sorted(tasks, key=status_time):
+        state = task.status.state
+        is_over = state > _RUNNING or (state < TaskState.ASSIGNED and task.desired_state > _RUNNING)
+        if is_over and len(doomed) < excess:
+            doomed.append(task)
+        if state == _RUNNING:
+            running += 1
+    return doomed, running > 1 or len(doomed) < excess
+
+
+class TaskReaper:
+    """Satisfies `LeaderComponent`."""
+
+    name = "task-reaper"
+
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        self._clock = clock if clock is not None else SystemClock()
+
+    async def run(self, store: LeaderStore) -> None:
+        """Work until cancelled."""
+        await _Term(store, self._clock).run()
+
+
+class _Term:
+    def __init__(self, store: LeaderStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._slots: dict[SlotKey, None] = {}
+        """To be looked at: got a task, or could not be cleaned before."""
+        self._finished: dict[str, None] = {}
+        self._reap_at: float | None = None
+        self._resync_at = 0.0
+
+    async def run(self) -> None:
+        with Inbox(self._store.subscribe(("task", "cluster")), self._clock) as inbox:
+            await self._load()
+            while True:
+                await self._take(inbox.take())
+                now = self._clock.monotonic()
+                if now >= self._resync_at:
+                    await self._load()
+                if self._reap_at is not None and (now >= self._reap_at or self._waiting > MAX_DIRTY):
+                    self._reap_at = None
+                    await self._reap()
+                    continue
+                await inbox.wait(self._resync_at if self._reap_at is None else min(self._reap_at, self._resync_at))
+
+    @property
+    def _waiting(self) -> int:
+        return len(self._slots) + len(self._finished)
+
+    async def _load(self) -> None:
+        self._resync_at = self._clock.monotonic() + RESYNC_SECONDS
+        for number, task in enumerate(list(self._store.view.task.all()), 1):
+            self._see(task, is_new=True)
+            if number % SLOTS_PER_SLICE == 0:
+                await asyncio.sleep(0)
+
+    async def _take(self, commits: Sequence[Commit | Resync]) -> None:
+        if any(isinstance(commit, Resync) for commit in commits):
+            await self._load()
+            return
+        count = 0
+        for commit in commits:
+            for change in commit.changes if isinstance(commit, Commit) else ():
+                if change.table == "cluster":
+                    # Another limit may concern every slot.
+                    self._resync_at = self._clock.monotonic()
+                elif change.new is not None:
+                    self._see(change.new, is_new=change.old is None)
+                count += 1
+                if count % SLOTS_PER_SLICE == 0:
+                    await asyncio.sleep(0)
+
+    def _see(self, task: Task, *, is_new: bool) -> None:
+        if is_finished(task):
+            self._finished[task.id] = None
+        elif is_new and task.service_id and not task.HasField("job_iteration"):
+            self._slots[task.service_id, task.slot or task.node_id] = None
+        else:
+            return
+        if self._reap_at is None:
+            self._reap_at = self._clock.monotonic() + INTERVAL_SECONDS
+
+    async def _reap(self) -> None:
+        view = self._store.view
+        cluster = next(iter(view.cluster.all()), None)
+        retention = DEFAULT_RETENTION
+        if cluster is not None:
+            retention = cluster.spec.orchestration.task_history_retention_limit
+        doomed, self._finished = self._finished, {}
+        slots, self._slots = self._slots, {}
+        for number, key in enumerate(slots, 1):
+            if number % SLOTS_PER_SLICE == 0:
+                await asyncio.sleep(0)
+            tasks = view.task.by("slot", key)
+            if len(tasks) < 2:
+                continue
+            limit = history_limit(view.service.get(key[0]), retention)
+            dead, is_open = surplus(tasks, limit)
+            doomed.update((task.id, None) for task in dead)
+            if is_open:
+                self._slots[key] = None
+        await self._delete(list(doomed))
+
+    async def _delete(self, ids: list[str]) -> None:
+        def write(tx: Transaction, id: str) -> None:
+            task = tx.task.get(id)
+            if task is not None and (task.status.state > _RUNNING or task.desired_state > _RUNNING):
+                tx.task.delete(id)
+
+        if not ids:
+            return
+        try:
+            await self._store.batch(ids, write)
+        except NotLeaderError:
+            raise
+        except SwarmError as error:
+            _log.warning("tasks that are over could not be deleted, trying again: %s", error)
+            self._resync_at = min(self._resync_at, self._clock.monotonic() + 1.0)
