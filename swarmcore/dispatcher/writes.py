@@ -58,7 +58,7 @@ class WriteQueue(Generic[V]):
         self._wake.set()
 
     async def run(self, store: LeaderStore) -> None:
-        """Write, until cancelled. Raises NotLeaderError when the term is over, and what else keeps the store from writing."""
+        """Write, until cancelled. Raises NotLeaderError when the term is over."""
         while True:
             while not self._pending:
                 self._wake.clear()
