@@ -138,12 +138,20 @@ class Strategy(Protocol):
 
 @runtime_checkable
 class PlacingStrategy(Protocol):
-    """Optional: a strategy that walks the nodes itself, for trees such as placement preferences.
-
-    `place` yields a node for each task; the core books the task on the yielded node before it asks for the next, and
-    checks the dynamic filters: `fits(node)` says whether the node takes one more.
-    """
+    """Optional: a strategy that walks the nodes itself, for trees such as placement preferences."""
 
     def place(
-        self, group: TaskGroup, count: int, candidates: Sequence[NodeView], fits: Callable[[NodeView], bool]
-    ) -> Iterator[NodeView]: ...
+        self,
+        group: TaskGroup,
+        view: ClusterView,
+        count: int,
+        candidates: Sequence[NodeView],
+        fits: Callable[[NodeView], bool],
+    ) -> Iterator[NodeView] | None:
+        """Yield a node for each of at most `count` tasks; None where `rank` alone gives the order for this group.
+
+        `candidates` are the nodes that pass every filter now. The core books the task on the yielded node before it
+        asks for the next; `fits` says whether a node takes one more. Yielding a node that does not fit is an error,
+        and holds the group.
+        """
+        ...

@@ -60,6 +60,13 @@ def counts_of(resources: Iterable[GenericResource]) -> Iterable[tuple[str, int]]
             yield resource.discrete_resource_spec.kind, resource.discrete_resource_spec.value
 
 
+def copy_of(resource: GenericResource) -> GenericResource:
+    """The same, no longer part of the task it came from (which would stay in memory with it)."""
+    copy = GenericResource()
+    copy.CopyFrom(resource)
+    return copy
+
+
 class GenericPool:
     """A node's generic resources: what it declares, less what its tasks were assigned."""
 

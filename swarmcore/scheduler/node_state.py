@@ -12,6 +12,7 @@ from swarmcore.scheduler.footprint import Footprint, GenericPool
 
 if TYPE_CHECKING:
     from swarmcore.plugin.scheduling import TaskGroup
+    from swarmcore.scheduler.view import Placed
 
 FAILURE_WINDOW_SECONDS = 300.0
 EXECUTOR_PLUGIN = "swarmcore/executor"
@@ -35,10 +36,10 @@ class NodeState:
         "id",
         "index",
         "node",
+        "placed",
         "ports",
         "services",
         "tags",
-        "version",
     )
 
     def __init__(self, index: int, node: Node, clock: Sequence[float]) -> None:
@@ -50,6 +51,8 @@ class NodeState:
         self.generic = GenericPool()
         self.ports: dict[tuple[int, int], int] = {}
         self.services: dict[str, int] = {}
+        self.placed: set[Placed] = set()
+        """Every task that is here, in no order."""
         self.failures: dict[tuple[str, int | None], list[float]] = {}
         self._clock = clock
         self._nano_cpus = 0
@@ -59,7 +62,6 @@ class NodeState:
     def replace(self, node: Node) -> None:
         """Take a newer version of the stored object."""
         self.node = node
-        self.version = node.meta.version.index
         resources = node.description.resources
         self.available_nano_cpus += resources.nano_cpus - self._nano_cpus
         self.available_memory_bytes += resources.memory_bytes - self._memory

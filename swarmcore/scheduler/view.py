@@ -13,7 +13,7 @@ from typing import cast
 from swarmcore.api.objects_pb2 import Node, Service, Task
 from swarmcore.api.types_pb2 import GenericResource, TaskState
 from swarmcore.plugin.scheduling import Mask, NodeView
-from swarmcore.scheduler.footprint import Footprint, footprint_of
+from swarmcore.scheduler.footprint import NO_FOOTPRINT, Footprint, copy_of, footprint_of
 from swarmcore.scheduler.node_state import NodeState, Tag, normal_architecture
 
 MAX_ATTRIBUTES = 256
@@ -26,11 +26,12 @@ _COMPLETE = TaskState.COMPLETE
 class Placed:
     """A task that is on a node, or was just put there."""
 
-    __slots__ = ("footprint", "generic", "is_booked", "is_counted", "node", "node_id", "service_id", "task")
+    __slots__ = ("footprint", "generic", "id", "is_booked", "is_counted", "node", "node_id", "service_id")
 
-    def __init__(self, task: Task, node_id: str, footprint: Footprint) -> None:
-        self.task = task
-        self.service_id = task.service_id
+    def __init__(self, id: str, service_id: str, node_id: str, footprint: Footprint) -> None:
+        # Not the task itself: the store replaces it with every status, and this would keep the old one in memory.
+        self.id = id
+        self.service_id = service_id
         self.node_id = node_id
         self.node: NodeState | None = None
         self.footprint = footprint
@@ -67,7 +68,7 @@ class View:
         self._homeless: dict[str, dict[str, Placed]] = {}
         """Tasks by the id of a node that is not known (yet, or any more)."""
         self._footprints: dict[tuple[str, int], Footprint] = {}
-        self._ready_nodes: tuple[int, list[NodeState]] | None = None
+        self._selected: tuple[int, list[NodeState]] | None = None
 
     # What filters and strategies ask
 
@@ -139,11 +140,11 @@ class View:
 
     def select(self, mask: int) -> list[NodeState]:
         """The nodes of a mask, by index."""
-        if self._ready_nodes is not None and self._ready_nodes[0] == mask:
-            return list(self._ready_nodes[1])
+        if self._selected is not None and self._selected[0] == mask:
+            return list(self._selected[1])
         bits = bin(mask)[:1:-1]
         nodes = cast("list[NodeState]", list(compress(self.nodes, map(int, bits))))
-        self._ready_nodes = (mask, list(nodes))
+        self._selected = (mask, list(nodes))
         return nodes
 
     def __len__(self) -> int:
@@ -186,7 +187,7 @@ class View:
             state.replace(node)
             if before != state.tags:
                 self._retag(state, before, state.tags)
-        self._ready_nodes = None
+        self._selected = None
         for attribute in self._attributes.values():
             attribute.stale.add(state.index)
 
@@ -195,16 +196,14 @@ class View:
         state = self._by_id.pop(id, None)
         if state is None:
             return
-        for placed in self._placed.values():
-            if placed.node is state:
-                placed.node = None
-                placed.is_counted = False
-                self._homeless.setdefault(id, {})[placed.task.id] = placed
+        for placed in state.placed:
+            placed.node = None
+            self._homeless.setdefault(id, {})[placed.id] = placed
         self.nodes[state.index] = None
         self._free.append(state.index)
         self._all = Mask(self._all & ~(1 << state.index))
         self._retag(state, state.tags, frozenset())
-        self._ready_nodes = None
+        self._selected = None
         for attribute in self._attributes.values():
             attribute.stale.add(state.index)
 
@@ -237,24 +236,26 @@ class View:
         if placed is not None and placed.node_id != node_id:
             self._leave(placed)
             placed = None
+        is_counted = task.desired_state <= _COMPLETE
         if placed is None:
-            placed = Placed(task, node_id, self.footprint(task))
-            placed.generic = task.assigned_generic_resources
-            self._placed[task.id] = placed
+            placed = Placed(task.id, task.service_id, node_id, self.footprint(task))
+            if task.assigned_generic_resources:
+                placed.generic = [copy_of(resource) for resource in task.assigned_generic_resources]
+            placed.is_counted = is_counted
+            self._placed[placed.id] = placed
             home = self._by_id.get(node_id)
             if home is None:
-                self._homeless.setdefault(node_id, {})[task.id] = placed
+                self._homeless.setdefault(node_id, {})[placed.id] = placed
             else:
                 self._settle(placed, home)
             return False
-        placed.task = task
         placed.is_booked = False
-        is_counted = task.desired_state <= _COMPLETE
-        if is_counted != placed.is_counted and placed.node is not None:
-            placed.is_counted = is_counted
+        if is_counted == placed.is_counted:
+            return False
+        placed.is_counted = is_counted
+        if placed.node is not None:
             placed.node.count(placed.service_id, 1 if is_counted else -1)
-            return not is_counted
-        return False
+        return not is_counted
 
     def remove_task(self, id: str) -> bool:
         """A task was deleted. True where something became free."""
@@ -264,18 +265,18 @@ class View:
         self._leave(placed)
         return True
 
-    def book(self, task: Task, node: NodeState, footprint: Footprint) -> Sequence[GenericResource]:
+    def book(self, id: str, service_id: str, node: NodeState, footprint: Footprint) -> Sequence[GenericResource]:
         """Put a waiting task on a node ahead of the store; returns the generic resources it is assigned."""
-        placed = Placed(task, node.id, footprint)
+        placed = Placed(id, service_id, node.id, footprint)
         placed.node = node
         placed.is_booked = True
         placed.is_counted = True
-        if footprint.generic:
+        node.placed.add(placed)
+        if footprint is not NO_FOOTPRINT:
             placed.generic = node.claim(footprint)
-        if footprint.nano_cpus or footprint.memory_bytes or footprint.ports:
             node.take(footprint, 1)
-        node.count(placed.service_id, 1)
-        self._placed[task.id] = placed
+        node.count(service_id, 1)
+        self._placed[id] = placed
         return placed.generic
 
     def unbook(self, id: str) -> None:
@@ -286,26 +287,36 @@ class View:
 
     def _settle(self, placed: Placed, node: NodeState) -> None:
         placed.node = node
-        node.take(placed.footprint, 1)
-        node.generic.take(placed.generic)
-        if placed.task.desired_state <= _COMPLETE:
-            placed.is_counted = True
+        node.placed.add(placed)
+        if placed.footprint is not NO_FOOTPRINT:
+            node.take(placed.footprint, 1)
+            node.generic.take(placed.generic)
+        if placed.is_counted:
             node.count(placed.service_id, 1)
 
     def _leave(self, placed: Placed) -> None:
-        del self._placed[placed.task.id]
+        del self._placed[placed.id]
         node = placed.node
         if node is None:
             homeless = self._homeless.get(placed.node_id)
             if homeless is not None:
-                homeless.pop(placed.task.id, None)
+                homeless.pop(placed.id, None)
                 if not homeless:
                     del self._homeless[placed.node_id]
             return
-        node.take(placed.footprint, -1)
-        node.generic.release(placed.generic)
+        node.placed.discard(placed)
+        if placed.footprint is not NO_FOOTPRINT:
+            node.take(placed.footprint, -1)
+            node.generic.release(placed.generic)
         if placed.is_counted:
             node.count(placed.service_id, -1)
+
+    def keep_failures(self, before: View) -> None:
+        """Take over which services failed where: the store does not say."""
+        for node in self._by_id.values():
+            known = before.node(node.id)
+            if known is not None:
+                node.failures = known.failures
 
     def tasks(self) -> Iterator[Placed]:
         """Everything placed."""
