@@ -141,6 +141,7 @@ class Replica:
         self._answer: Accept | Refuse | None = None
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._snapshot_wanted = asyncio.Event()
+        self._snapshot_lock = asyncio.Lock()
         self._bytes_at_snapshot = 0
         self._restoring: asyncio.Task[None] | None = None
 
@@ -211,6 +212,11 @@ class Replica:
     def applied(self) -> int:
         """Index of the last applied entry."""
         return self._applied
+
+    @property
+    def snapshot_index(self) -> int:
+        """The entry that the newest snapshot ends with; 0 before the first."""
+        return self._raft.snapshot.index
 
     @property
     def is_writable(self) -> bool:
@@ -284,6 +290,16 @@ class Replica:
     async def set_unlock_key(self, unlock_key: bytes | None) -> None:
         """Wrap the data keys with another unlock key, or with none; durable when this returns."""
         await self._snapshot_disk.submit(lambda: self._keys.lock(unlock_key))
+
+    async def rotate_keys(self) -> None:
+        """Encrypt everything new, and a fresh snapshot, under a new data key. Older keys go when no file needs them.
+
+        Raises ResourceExhaustedError when the disk has no room for the snapshot; it is made later then.
+        """
+        await self._log_disk.submit(self._keys.rotate)
+        await self._log_disk.submit(lambda: self._log_file.compact(0, rotate=True))
+        if not await self._take_snapshot():
+            raise disk_full(self._folder)
 
     # Running
 
@@ -505,21 +521,24 @@ class Replica:
                 await self._clock.sleep_until(self._clock.monotonic() + self._limits.snapshot_retry_seconds)
 
     async def _take_snapshot(self) -> bool:
-        index, bytes_before = self._applied, self._log_file.written
-        term = self._raft.log.term_at(index)
-        if term is None or index <= self._raft.snapshot.index:
+        async with self._snapshot_lock:
+            index, bytes_before = self._applied, self._log_file.written
+            term = self._raft.log.term_at(index)
+            if term is None:
+                return True  # a received snapshot is about to replace everything
+            snapshot = SnapshotMeta(index=index, term=term, membership=self._raft.membership_at(index))
+            started = time.monotonic()
+            pieces, key = self._store.snapshot(), self._keys.current
+            if not await write_snapshot(self._folder, self._keys, self._snapshot_disk, snapshot, pieces):
+                return False
+            self._bytes_at_snapshot = bytes_before
+            keep_from = max(1, index - self._limits.keep_entries + 1)
+            self._step(SnapshotTaken(snapshot, keep_from))
+            await self._snapshot_disk.submit(lambda: remove_before(self._folder, index))
+            await self._log_disk.submit(lambda: self._log_file.compact(keep_from))
+            await self._log_disk.submit(lambda: self._keys.retain(self._log_file.keys_in_use | {key}))
+            log.info("snapshot of entry %d taken in %.2f s", index, time.monotonic() - started)
             return True
-        snapshot = SnapshotMeta(index=index, term=term, membership=self._raft.membership_at(index))
-        started = time.monotonic()
-        if not await write_snapshot(self._folder, self._keys, self._snapshot_disk, snapshot, self._store.snapshot()):
-            return False
-        self._bytes_at_snapshot = bytes_before
-        keep_from = max(1, index - self._limits.keep_entries + 1)
-        self._step(SnapshotTaken(snapshot, keep_from))
-        await self._snapshot_disk.submit(lambda: remove_before(self._folder, index))
-        await self._log_disk.submit(lambda: self._log_file.compact(keep_from))
-        log.info("snapshot of entry %d taken in %.2f s", index, time.monotonic() - started)
-        return True
 
     async def _restore(self, snapshot: SnapshotMeta) -> None:
         """Put a received snapshot, whose file is there, in the place of the store."""

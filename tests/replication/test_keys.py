@@ -1,0 +1,75 @@
+"""The key ring: one small file, wrapped by the unlock key where there is one."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from swarmcore.errors import ConfigurationError, DamagedStateError
+from swarmcore.replication.keys import KeyRing
+
+SALT = bytes(32)
+
+
+def sealed(ring: KeyRing, number: int = 1) -> bytes:
+    cipher = ring.file_key(number, SALT, b"test")
+    assert cipher is not None
+    return cipher.encrypt(bytes(12), b"text", None)
+
+
+def test_a_ring_reads_back_with_the_same_keys(tmp_path: Path) -> None:
+    ring = KeyRing.create(tmp_path / "keys.json")
+
+    assert sealed(KeyRing.open(tmp_path / "keys.json")) == sealed(ring)
+    assert stat.S_IMODE(os.stat(tmp_path / "keys.json").st_mode) == 0o600
+
+
+def test_a_locked_ring_opens_only_with_its_unlock_key(tmp_path: Path) -> None:
+    ring = KeyRing.create(tmp_path / "keys.json", b"secret")
+
+    assert sealed(KeyRing.open(tmp_path / "keys.json", b"secret")) == sealed(ring)
+    for wrong in (None, b"", b"other"):
+        with pytest.raises(ConfigurationError, match="node is locked, and needs a valid unlock key"):
+            KeyRing.open(tmp_path / "keys.json", wrong)
+
+
+def test_a_ring_can_be_unlocked_and_locked_with_another_key(tmp_path: Path) -> None:
+    ring = KeyRing.create(tmp_path / "keys.json", b"secret")
+
+    ring.lock(None)
+    assert not KeyRing.open(tmp_path / "keys.json").is_locked
+    ring.lock(b"new")
+
+    assert sealed(KeyRing.open(tmp_path / "keys.json", b"new")) == sealed(ring)
+
+
+def test_rotation_keeps_the_old_keys_until_they_are_let_go(tmp_path: Path) -> None:
+    ring = KeyRing.create(tmp_path / "keys.json")
+
+    assert ring.rotate() == ring.current == 2
+    reopened = KeyRing.open(tmp_path / "keys.json")
+    assert sealed(reopened, 1) != sealed(reopened, 2)
+    ring.retain({2})
+
+    assert KeyRing.open(tmp_path / "keys.json").file_key(1, SALT, b"test") is None
+
+
+def test_a_damaged_key_file_is_named_and_never_gives_other_keys(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    keys = sealed(KeyRing.create(path))
+    whole = path.read_bytes()
+    found = 0
+    for position, byte in enumerate(whole):
+        path.write_bytes(whole[:position] + bytes([byte ^ 1]) + whole[position + 1 :])
+
+        try:
+            assert sealed(KeyRing.open(path)) == keys
+        except DamagedStateError as error:
+            assert str(error).startswith(f"the key file '{path}' is damaged")
+            found += 1
+
+    # Spaces, and the spare bits at the end of a base64 text, mean nothing.
+    assert found > len(whole) * 0.9
