@@ -13,7 +13,7 @@ PERIOD_SPREAD = 0.5
 GRACE_PERIODS = 3
 UNKNOWN_GRACE_PERIODS = 6
 ORPHAN_SECONDS = 24 * 3600.0
-MAX_HEARTBEATS_PER_SECOND = 200
+MAX_HEARTBEATS_PER_SECOND = 100
 MAX_REGISTRATIONS = 3
 REGISTRATION_WINDOW = 8.0
 MAX_STALL = 1.0
@@ -22,9 +22,9 @@ MAX_STALL = 1.0
 def heartbeat_period(configured: float, nodes: int, rng: Random) -> float:
     """Seconds until the next heartbeat of one node (SwarmKit: 8.3).
 
-    The configured period ± 0.5 s, so that nodes don't fall into step. With more than 200 nodes for each second of
-    the period it is stretched to `nodes / 200`: heartbeats never cost more than 200 calls a second (a few percent of
-    a core), and 3 000 nodes beat every 15 s rather than every 5. Grace is counted in periods, so it grows alike.
+    The configured period ± 0.5 s, so that nodes don't fall into step. With more than 100 nodes for each second of
+    the period it is stretched to `nodes / 100`: heartbeats never cost more than 100 calls a second (about 7 % of a
+    core), and 1 000 nodes beat every 10 s rather than every 5. Grace is counted in periods, so it grows alike.
     """
     period = max(configured if configured > 0 else DEFAULT_PERIOD, nodes / MAX_HEARTBEATS_PER_SECOND)
     spread = min(PERIOD_SPREAD, period / 2)

@@ -12,9 +12,10 @@ from swarmcore.dispatcher.assignments import AssignmentSet
 from swarmcore.errors import SwarmError
 
 IDLE_STREAMS = 8
-SECONDS_PER_STREAM = 0.0005
-"""What a message costs in all: sending it, and taking in the report that answers it."""
-MAX_GATHER = 0.5
+SECONDS_PER_STREAM = 0.001
+"""What a message costs in all, on the way there and for the report that answers it."""
+MAX_GATHER = 1.0
+GATHER_STEPS = 10
 WAKES_PER_TURN = 16
 
 Ending = Callable[[], SwarmError]
@@ -78,18 +79,20 @@ class Session:
 class Pump:
     """Wakes streams that have something to send, a few in each turn of the loop.
 
-    While few streams wait, they go at once. Else the pump first lets changes gather for as long as serving all of
-    them would take (0.5 ms each, at most 0.5 s): in a rush each node gets few large messages, not one a change, and
-    answers each with one report.
+    While few streams wait, they go at once. Else the pump lets changes gather for as long as serving all of them would
+    take (1 ms each, at most 1 s), and only while changes come: a tenth of that without one ends it. So in a rush each
+    node gets few large messages, not one a change, and answers each with one report; the last ones hardly wait.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._queue: deque[Stream] = deque()
         self._wake = asyncio.Event()
+        self._marks = 0
 
     def mark(self, stream: Stream) -> None:
         """There is something to send. Cheap, and bounded: a stream stands in the queue once."""
+        self._marks += 1
         if not stream.is_queued:
             stream.is_queued = True
             self._queue.append(stream)
@@ -103,8 +106,7 @@ class Pump:
                 self._wake.clear()
                 await self._wake.wait()
             if len(queue) > IDLE_STREAMS:
-                gather = min(len(queue) * SECONDS_PER_STREAM, MAX_GATHER)
-                await self._clock.sleep_until(self._clock.monotonic() + gather)
+                await self._gather()
             for turn in range(len(queue)):
                 stream = queue.popleft()
                 stream.is_queued = False
@@ -113,3 +115,15 @@ class Pump:
                 if turn % WAKES_PER_TURN == WAKES_PER_TURN - 1:
                     await asyncio.sleep(0)
             await asyncio.sleep(0)
+
+    async def _gather(self) -> None:
+        clock, queue = self._clock, self._queue
+        start = clock.monotonic()
+        while True:
+            marks, now = self._marks, clock.monotonic()
+            end = start + min(len(queue) * SECONDS_PER_STREAM, MAX_GATHER)
+            if now >= end:
+                return
+            await clock.sleep_until(min(end, now + (end - start) / GATHER_STEPS))
+            if self._marks == marks:
+                return

@@ -10,8 +10,8 @@ from swarmcore.dispatcher.leases import LeaseKind, Leases, RegistrationLimit, he
 def test_the_period_stretches_with_the_number_of_nodes() -> None:
     rng = Random(1)
 
-    assert 4.5 <= heartbeat_period(5, 1000, rng) <= 5.5
-    assert 14.5 <= heartbeat_period(5, 3000, rng) <= 15.5
+    assert 4.5 <= heartbeat_period(5, 500, rng) <= 5.5
+    assert 9.5 <= heartbeat_period(5, 1000, rng) <= 10.5
     assert 4.5 <= heartbeat_period(0, 1, rng) <= 5.5
     assert 0.05 <= heartbeat_period(0.1, 1, rng) <= 0.15
 
