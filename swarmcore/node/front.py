@@ -148,6 +148,8 @@ class _End(asyncio.Protocol):
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
         self.other: _End | None = None
+        self.has_ended = False
+        """Whether it will send no more."""
 
     def pause_writing(self) -> None:
         if self.other is not None and self.other.transport is not None:
@@ -159,8 +161,12 @@ class _End(asyncio.Protocol):
 
     def pass_eof(self) -> bool:
         """Half-close the other side; True keeps this one open for what still comes back."""
+        self.has_ended = True
         other = self.other
         if other is None or other.transport is None or other.transport.is_closing():
+            return False
+        if other.has_ended:
+            other.finish()
             return False
         other.transport.write_eof()
         return True
@@ -189,7 +195,6 @@ class _Caller(_End):
         self._chooser: Chooser | None = chooser
         self._hello_seconds = hello_seconds
         self._held = bytearray()
-        self._has_ended = False
         self._deadline: asyncio.TimerHandle | None = None
         self._connecting: asyncio.Task[None] | None = None
 
@@ -244,14 +249,14 @@ class _Caller(_End):
         self.other = inner
         inner.transport.write(bytes(self._held))
         self._held.clear()
-        if self._has_ended:
+        if self.has_ended:
             inner.transport.write_eof()
         self.transport.resume_reading()
 
     def eof_received(self) -> bool:
         if self.other is not None:
             return self.pass_eof()
-        self._has_ended = True
+        self.has_ended = True
         return self._connecting is not None
 
     def connection_lost(self, exc: Exception | None) -> None:
