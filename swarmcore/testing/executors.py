@@ -169,7 +169,7 @@ class FakeExecutor(Executor):
         self.is_closed = False
 
     def script_of(self, task: Task) -> Script:
-        return self.scripts[task.id] if task.id in self.scripts else self.script
+        return self.scripts.get(task.id, self.script)
 
     async def describe(self) -> NodeDescription:
         await _perform(self.script.next("describe"))

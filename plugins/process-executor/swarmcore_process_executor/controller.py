@@ -1,0 +1,262 @@
+"""One task as one process with its own session and process group, and a shell that waits for its exit code.
+
+The shell is the process's parent, not the agent: it writes the exit code down whether there is an agent or not. All
+that is known of the task lies in its folder:
+
+    launch    what to run, made by `prepare`
+    started   boot, process and supervisor, made by the launcher before it becomes the program
+    error     why the program could not be run
+    exit      the exit code, 128 + N for a process that signal N ended
+    stdout, stderr, and work/, the working folder
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeVar
+
+from swarmcore.api.objects_pb2 import Task
+from swarmcore.api.types_pb2 import ContainerStatus
+from swarmcore.plugin.executor import (
+    Controller,
+    ExitError,
+    LogLine,
+    LogOptions,
+    TaskRejectedError,
+    TaskStartedError,
+    TemporaryError,
+)
+from swarmcore_process_executor import output, spec
+from swarmcore_process_executor.processes import Identity, kill_marked, reap, signal_group, wait_ended
+
+log = logging.getLogger("swarmcore.process-executor")
+
+T = TypeVar("T")
+
+LAUNCH_SECONDS: Final = 30.0
+KILL_SECONDS: Final = 10.0
+WATCH_SECONDS: Final = 30.0
+UNKNOWN_EXIT_CODE: Final = 255
+_PASSING: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
+"""Errors of the system that may be over soon."""
+_SUPERVISOR: Final = '"$@" & exec >/dev/null; wait $!; echo $? >exit'
+
+_LAUNCHER: Final = Path(__file__).with_name("launcher.py")
+
+
+class ProcessController(Controller):
+    """Drives the process of one task."""
+
+    def __init__(self, pool: ThreadPoolExecutor, folder: Path, task: Task) -> None:
+        """`folder` is the task's own, and need not exist yet."""
+        self._pool = pool
+        self._folder = folder
+        self._task = task
+        self._spec = spec.parse(task)
+        self._launching: asyncio.Future[bytes] | None = None
+
+    async def update(self, task: Task) -> None:
+        """What runs goes on as it is; a changed grace period counts."""
+        self._spec = spec.parse(task)
+        self._task = task
+
+    # Life
+
+    async def prepare(self) -> None:
+        await self._blocking(self._prepare)
+
+    async def start(self) -> None:
+        if self._launching is None:
+            if self._started() is not None:
+                raise TaskStartedError("the process was started before")
+            # Not with the call: one that is cancelled must not leave a process that nobody knows.
+            self._launching = asyncio.ensure_future(self._blocking(self._launch))
+        said = await asyncio.shield(self._launching)
+        if said == b"already started":
+            raise TaskStartedError("the process was started before")
+        error = self._read("error")
+        if error is None and said:
+            error = os.fsdecode(said)
+        if error is not None:
+            raise TaskRejectedError(f"process.command: {error}")
+        if self._started() is None:
+            raise TemporaryError("the process did not come up")
+
+    async def wait(self) -> None:
+        started = self._started()
+        if started is not None:
+            process, supervisor = started
+            await self._watch(supervisor)
+            await self._blocking(lambda: reap(supervisor.pid))
+            if self._exit_code() is None:
+                # The supervisor was killed, but what it started goes on by itself.
+                await self._watch(process)
+            await self._kill_rest()
+        code = self._exit_code()
+        if code is None:
+            raise ExitError(UNKNOWN_EXIT_CODE, "its exit code is unknown: its supervisor was killed, or the machine")
+        if code:
+            raise ExitError(code)
+
+    async def shutdown(self) -> None:
+        await self._launched()
+        started = self._started()
+        if started is not None and signal_group(started[0], spec.stop_signal(self._spec)):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(spec.grace_seconds(self._spec)):
+                    await self._both_ended(*started)
+        await self.terminate()
+
+    async def terminate(self) -> None:
+        await self._launched()
+        started = self._started()
+        if started is None:
+            return
+        signal_group(started[0], signal.SIGKILL)
+        await self._kill_rest()
+        try:
+            async with asyncio.timeout(KILL_SECONDS):
+                await self._both_ended(*started)
+        except TimeoutError:
+            raise TemporaryError(f"process {started[0].pid} does not end after SIGKILL") from None
+
+    async def remove(self) -> None:
+        await self.terminate()
+        await self._blocking(lambda: shutil.rmtree(self._folder, ignore_errors=True))
+        if self._folder.exists():
+            raise TemporaryError(f"the folder {str(self._folder)!r} can't be removed")
+
+    async def aclose(self) -> None:
+        """Nothing is held here but a launch that may be under way: it ends by itself."""
+        await self._launched()
+
+    async def container_status(self) -> ContainerStatus | None:
+        started = self._started()
+        if started is None:
+            return None
+        return ContainerStatus(pid=started[0].pid, exit_code=self._exit_code() or 0)
+
+    def logs(self, options: LogOptions) -> AsyncIterator[LogLine]:
+        return output.lines(self._folder, options, self._is_over)
+
+    # Steps that block, on a thread of the pool
+
+    def _prepare(self) -> None:
+        if self._started() is not None:
+            return
+        work = self._folder / "work"
+        work.mkdir(mode=0o755, parents=True, exist_ok=True)
+        launch = spec.resolve(self._task, self._spec, work)
+        if launch.user is not None:
+            os.chown(work, launch.user.uid, launch.user.gid)
+        new = self._folder / "launch.new"
+        new.write_bytes(launch.encode())
+        new.replace(self._folder / "launch")
+
+    def _launch(self) -> bytes:
+        """Start supervisor and launcher; return what the launcher says, which is nothing when the program runs."""
+        read_end, write_end = os.pipe()
+        try:
+            try:
+                supervisor = subprocess.Popen(
+                    ["/bin/sh", "-c", _SUPERVISOR, "swarmcore-process", sys.executable, "-I", "-S", str(_LAUNCHER)],
+                    cwd=self._folder,
+                    env={"PATH": spec.DEFAULT_PATH},
+                    stdin=subprocess.DEVNULL,
+                    stdout=write_end,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            finally:
+                os.close(write_end)
+            # It outlives this object, and is waited for by its pid.
+            supervisor.returncode = 0
+            if not select.select([read_end], [], [], LAUNCH_SECONDS)[0]:
+                raise TemporaryError(f"the process did not start in {LAUNCH_SECONDS:g} s")
+            return os.read(read_end, 4096)
+        finally:
+            os.close(read_end)
+
+    async def _blocking(self, work: Callable[[], T]) -> T:
+        """Run on a thread. Errors of the system become the task's end, or a reason to try again."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        except OSError as error:
+            text = f"{error.strerror or error}" + (f": {error.filename!r}" if error.filename else "")
+            if error.errno in _PASSING:
+                raise TemporaryError(text) from error
+            raise TaskRejectedError(text) from error
+
+    # Waiting
+
+    async def _launched(self) -> None:
+        """Return when no launch is under way."""
+        if self._launching is not None and not self._launching.done():
+            await asyncio.wait([self._launching])
+
+    async def _both_ended(self, process: Identity, supervisor: Identity) -> None:
+        await wait_ended(process)
+        await wait_ended(supervisor)
+        reap(supervisor.pid)
+
+    async def _watch(self, process: Identity) -> None:
+        """Return when the process has ended; keep its output within bounds meanwhile."""
+        while True:
+            try:
+                async with asyncio.timeout(WATCH_SECONDS):
+                    await wait_ended(process)
+                    return
+            except TimeoutError:
+                await self._blocking(lambda: output.bound(self._folder))
+
+    async def _kill_rest(self) -> None:
+        """What a task leaves behind in other groups or sessions ends with it."""
+        killed = await self._blocking(lambda: kill_marked(self._task.id))
+        if killed:
+            log.info("task %s: killed %d process%s", self._task.id, killed, "es" if killed != 1 else "")
+
+    # What the folder says
+
+    def _is_over(self) -> bool:
+        started = self._started()
+        return self._exit_code() is not None or (started is not None and not started[0].is_alive())
+
+    def is_there(self) -> bool:
+        """Whether anything was made for the task."""
+        return (self._folder / "launch").exists()
+
+    def _started(self) -> tuple[Identity, Identity] | None:
+        """Process and supervisor, once there are any."""
+        text = self._read("started")
+        if text is None:
+            return None
+        boot, process, supervisor = text.splitlines()[:3]
+        return _identity(boot, process), _identity(boot, supervisor)
+
+    def _exit_code(self) -> int | None:
+        text = self._read("exit")
+        # Empty: the supervisor is just about to write it, or could not.
+        return int(text) if text and text.strip().isdigit() else None
+
+    def _read(self, name: str) -> str | None:
+        try:
+            return (self._folder / name).read_text(errors="surrogateescape")
+        except FileNotFoundError:
+            return None
+
+
+def _identity(boot: str, text: str) -> Identity:
+    pid, started = text.split()
+    return Identity(int(pid), int(started), boot)

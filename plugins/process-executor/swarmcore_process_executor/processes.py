@@ -1,0 +1,128 @@
+"""Which process is which: a pid with its start time names one for as long as the machine runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+POLL_SECONDS = 0.5
+MARKER = "SWARMCORE_TASK_ID"
+"""In the environment of every process of a task, so that one that leaves the process group is found all the same."""
+_SWEEPS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One process: `started` is its start in clock ticks since the boot of `boot`."""
+
+    pid: int
+    started: int
+    boot: str
+
+    def is_alive(self) -> bool:
+        """Whether the process runs; one that has ended and waits for its parent does not."""
+        state = _state(self.pid)
+        return state is not None and state[1] == self.started and state[0] not in "ZX" and self.boot == boot_id()
+
+
+def boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def _state(pid: int) -> tuple[str, int] | None:
+    """State letter and start time of a process, None where there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name in parentheses may hold anything, blanks and parentheses included.
+    fields = text[text.rindex(b")") + 2 :].split()
+    return fields[0].decode(), int(fields[19])
+
+
+async def wait_ended(process: Identity) -> None:
+    """Return when the process has ended; it need not be a child of ours."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return
+    except OSError:
+        # A kernel without pidfd, or a limit on open files.
+        while True:
+            if not process.is_alive():
+                return
+            await asyncio.sleep(POLL_SECONDS)
+    try:
+        # Only now: the descriptor holds on to whatever has the pid.
+        if not process.is_alive():
+            return
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(descriptor, _resolve, ended)
+        try:
+            await ended
+        finally:
+            loop.remove_reader(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _resolve(ended: asyncio.Future[None]) -> None:
+    if not ended.done():
+        ended.set_result(None)
+
+
+def reap(pid: int) -> None:
+    """Let the kernel forget a child of ours that has ended."""
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        pass
+
+
+def signal_group(leader: Identity, number: int) -> bool:
+    """Signal the group that `leader` leads; return whether it still does."""
+    if not leader.is_alive():
+        return False
+    try:
+        os.killpg(leader.pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def kill_marked(task_id: str) -> int:
+    """Kill every process that has the task's marker, and those they make meanwhile. Blocks; returns how many."""
+    count = 0
+    for _ in range(_SWEEPS):
+        found = 0
+        for pid in _marked(task_id):
+            try:
+                os.kill(pid, signal.SIGKILL)
+                found += 1
+            except ProcessLookupError:
+                continue
+        if not found:
+            break
+        count += found
+    return count
+
+
+def _marked(task_id: str) -> Iterator[int]:
+    marker = f"{MARKER}={task_id}".encode()
+    own = os.getpid()
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) == own:
+            continue
+        try:
+            with open(f"/proc/{entry}/environ", "rb") as file:
+                if marker not in file.read().split(b"\0"):
+                    continue
+        except OSError:
+            continue
+        yield int(entry)
