@@ -87,7 +87,7 @@ class Swarm:
         self.channels[kind] = authenticated_channel(self._address, root, key, chain)
 
     async def call(self, kind: str, path: str, method: MethodDescriptor) -> tuple[grpc.StatusCode, str]:
-        channel = self.channels[kind]
+        channel: Any = self.channels[kind]  # calls without serialisers: plain bytes
         call: Any
         if method.server_streaming:
             call = channel.unary_stream(path)(b"", timeout=20)
@@ -175,7 +175,8 @@ async def test_nobody_without_a_certificate_reaches_the_listener_for_nodes(swarm
     root = swarm.security.root.certificate_pem
     credentials = grpc.ssl_channel_credentials(root)
     options = [("grpc.ssl_target_name_override", "swarm-manager")]
-    async with grpc.aio.secure_channel(swarm._address, credentials, options=options) as channel:
+    async with grpc.aio.secure_channel(swarm._address, credentials, options=options) as opened:
+        channel: Any = opened
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await channel.unary_unary("/docker.swarmkit.v1.CA/GetRootCACertificate")(b"", timeout=20)
 
@@ -183,7 +184,7 @@ async def test_nobody_without_a_certificate_reaches_the_listener_for_nodes(swarm
 
 
 async def test_a_method_with_another_spelling_is_unknown(swarm: Swarm) -> None:
-    channel = swarm.channels["no certificate"]
+    channel: Any = swarm.channels["no certificate"]
 
     for path in ("/docker.swarmkit.v1.control/ListNodes", "/docker.swarmkit.v1.Control/ListNodes/", "/x/y"):
         with pytest.raises(grpc.aio.AioRpcError) as caught:

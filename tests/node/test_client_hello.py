@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -68,7 +69,7 @@ def test_it_makes_no_difference_how_the_hello_is_cut(cuts: list[int], sizes: lis
     data = records(HELLO[5:], sizes)
     marks = [0, *sorted(cut for cut in set(cuts) if cut < len(data)), len(data)]
 
-    pieces = [data[start:end] for start, end in zip(marks, marks[1:], strict=False)]
+    pieces = [data[start:end] for start, end in pairwise(marks)]
 
     assert read(pieces) == ClientHello("swarm-manager")
 
