@@ -75,6 +75,9 @@ class FakeCA(ca_pb2_grpc.CAServicer):
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    async def GetRootCACertificate(self, request: Any, context: Any) -> ca_pb2.GetRootCACertificateResponse:
+        return ca_pb2.GetRootCACertificateResponse()
+
     async def GetUnlockKey(self, request: Any, context: Any) -> ca_pb2.GetUnlockKeyResponse:
         cluster = next(iter(self._store.view.cluster.all()))
         keys = [key.key for key in cluster.unlock_keys if key.subsystem == "manager"]
@@ -141,10 +144,10 @@ class FakeManager:
                 new_id=lambda: f"new{next(numbers):022d}",
             )
             server = grpc.aio.server(interceptors=[LocalCaller()])
-            control_pb2_grpc.add_ControlServicer_to_server(control, server)  # type: ignore[no-untyped-call]
+            control_pb2_grpc.add_ControlServicer_to_server(control, server)
             plugins = PluginsService(some_plugins, "manager0", "docker1", on_disk=dict)
-            plugins_pb2_grpc.add_PluginsServicer_to_server(plugins, server)  # type: ignore[no-untyped-call]
-            ca_pb2_grpc.add_CAServicer_to_server(FakeCA(self.store), server)  # type: ignore[no-untyped-call]
+            plugins_pb2_grpc.add_PluginsServicer_to_server(plugins, server)
+            ca_pb2_grpc.add_CAServicer_to_server(FakeCA(self.store), server)
             address = f"unix:{self.socket}"
             if self._credentials is None:
                 server.add_insecure_port(address)
@@ -176,8 +179,10 @@ class FakeManager:
         self.write(write)
 
     def all(self, table: str) -> list[Any]:
+        """Copies of all objects of a table."""
+
         async def read() -> list[Any]:
-            return list(self.store.view.table(table).all())
+            return [type(obj).FromString(obj.SerializeToString()) for obj in self.store.view.table(table).all()]
 
         return asyncio.run_coroutine_threadsafe(read(), self._loop).result(10)
 

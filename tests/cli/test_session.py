@@ -6,7 +6,7 @@ import time
 
 from swarmcore.api.objects_pb2 import Task
 from swarmcore.api.specs_pb2 import NodeSpec
-from swarmcore.api.types_pb2 import NodeStatus
+from swarmcore.api.types_pb2 import NodeStatus, TaskState
 from swarmcore.testing.control_socket import Ctl, FakeManager, a_node, a_task, three_nodes
 
 
@@ -144,7 +144,7 @@ def test_an_error_of_a_task_stands_in_the_tables(manager: FakeManager, ctl: Ctl)
     three_nodes(manager)
     ctl("service", "create", "--name", "redis", "--image", "redis:3.0.5")
     task = a_task("t1", manager.one("service"), 1)
-    task.status.state = 64
+    task.status.state = TaskState.PENDING
     task.status.err = "no suitable node (scheduling constraints\nnot satisfied on 3 nodes)"
     manager.put(task)
 
