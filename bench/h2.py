@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -37,15 +38,24 @@ def _text(value: str) -> bytes:
     return bytes((len(raw),)) + raw
 
 
-def method_headers(path: str) -> bytes:
-    """The header block of a call (HPACK, nothing indexed, so that it can be sent on every connection)."""
-    return (
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One RPC by its path, and the header block of a call of it."""
+
+    path: str
+    headers: bytes
+
+
+def method(path: str) -> Method:
+    """Encode the headers once (HPACK, nothing indexed, so that they can be sent on every connection)."""
+    headers = (
         b"\x83\x87"  # :method POST, :scheme https
         + (b"\x04" + _text(path))
         + (b"\x01" + _text("swarm-manager"))
         + (b"\x0f\x10" + _text("application/grpc"))
         + (b"\x00" + _text("te") + _text("trailers"))
     )
+    return Method(path, headers)
 
 
 @dataclass(slots=True)
@@ -76,7 +86,7 @@ class Connection(asyncio.Protocol):
             + _frame(WINDOW_UPDATE, 0, 0, (WINDOW - 65_535).to_bytes(4, "big"))
         )
 
-    def call(self, headers: bytes, message: bytes, on_message: OnMessage, on_end: OnEnd) -> None:
+    def call(self, method: Method, message: bytes, on_message: OnMessage, on_end: OnEnd) -> None:
         """Send one request; each message of the answer comes to `on_message`."""
         if self._transport is None or self.closed:
             on_end("the connection is closed")
@@ -88,14 +98,14 @@ class Connection(asyncio.Protocol):
         self._credit -= len(body)
         if self._credit < 0:
             raise CallError("more was sent than the manager has asked for: a worker needs flow control for this")
-        parts = [_frame(HEADERS, END_HEADERS, stream, headers)]
+        parts = [_frame(HEADERS, END_HEADERS, stream, method.headers)]
         for start in range(0, len(body), MAX_FRAME):
             chunk = body[start : start + MAX_FRAME]
             last = start + MAX_FRAME >= len(body)
             parts.append(_frame(DATA, END_STREAM if last else 0, stream, chunk))
         self._transport.write(b"".join(parts))
 
-    async def unary(self, headers: bytes, message: bytes) -> bytes:
+    async def unary(self, method: Method, message: bytes) -> bytes:
         """One request, one answer."""
         done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
@@ -107,7 +117,7 @@ class Connection(asyncio.Protocol):
             if not done.done():
                 done.set_exception(CallError(error or "the call was refused"))
 
-        self.call(headers, message, on_message, on_end)
+        self.call(method, message, on_message, on_end)
         return await done
 
     def close(self) -> None:
@@ -177,9 +187,38 @@ class Connection(asyncio.Protocol):
             call.on_end(error)
 
 
-async def connect(host: str, port: int, context: ssl.SSLContext, server_name: str | None) -> Connection:
-    """A connection; `server_name` is named in the TLS hello and verified if the context says so."""
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a caller trusts, and who it is; certificate and key are PEM, or empty before there are any."""
+
+    root: bytes
+    certificate: bytes = b""
+    key: bytes = b""
+
+
+async def connect(host: str, port: int, identity: Identity, server_name: str) -> Connection:
+    """A verified connection; `server_name` is named in the TLS hello."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=identity.root.decode())
+    if identity.certificate:
+        with tempfile.NamedTemporaryFile(prefix="bench-") as file:
+            file.write(identity.certificate + b"\n" + identity.key)
+            file.flush()
+            context.load_cert_chain(file.name)
+    return await open_connection(host, port, context, server_name)
+
+
+async def connect_unverified(host: str, port: int) -> Connection:
+    """A connection to whoever answers, without a server name: how a node asks for the root certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return await open_connection(host, port, context, "")
+
+
+async def open_connection(host: str, port: int, context: ssl.SSLContext, server_name: str) -> Connection:
+    context.set_alpn_protocols(["h2"])
     _, connection = await asyncio.get_running_loop().create_connection(
-        Connection, host, port, ssl=context, server_hostname=server_name if server_name is not None else ""
+        Connection, host, port, ssl=context, server_hostname=server_name
     )
     return connection

@@ -42,6 +42,8 @@ class Manager(Protocol):
     """What the race asks of a manager."""
 
     name: str
+    engine: DockerEngine | None
+    """The engine on which the manager's own node runs tasks, if it does."""
 
     @property
     def process(self) -> psutil.Process:
@@ -86,7 +88,7 @@ class DockerManager:
     name = "docker"
 
     def __init__(self, engine: DockerEngine) -> None:
-        self._engine = engine
+        self.engine: DockerEngine | None = engine
         self._port = free_port()
         self._token = ""
         self.process = psutil.Process(engine.process.pid)
@@ -149,6 +151,7 @@ class OwnManager:
 
     def __init__(self, process: subprocess.Popen[bytes], socket_path: Path, port: int) -> None:
         self._popen = process
+        self.engine: DockerEngine | None = None
         self.process = psutil.Process(process.pid)
         self._channel = grpc.aio.insecure_channel(
             f"unix:{socket_path}", options=[("grpc.max_receive_message_length", -1)]

@@ -22,10 +22,11 @@ from typing import TypeVar
 
 from rich.console import Console
 
+from bench import grpc_connection, h2
 from bench.managers import IMAGE, Manager, docker_manager, own_manager
 from bench.report import Measured, print_report
-from bench.workers import Fleet
-from swarmcore.testing.engines import docker_engine, missing_engine
+from bench.workers import Connect, Fleet
+from swarmcore.testing.engines import DockerEngine, docker_engine, missing_engine
 
 SIZES = ((2_000, 100), (10_000, 200), (20_000, 1_000))
 QUICK_SIZES = ((200, 10), (2_000, 100))
@@ -55,10 +56,14 @@ async def own_side(runs_tasks: bool) -> AsyncIterator[Manager]:
         with docker_engine(images=(IMAGE,)) as engine:
             flags = ("--executor", "docker", "--engine-addr", engine.address)
             async with own_manager(Path(folder), runs_tasks=True, flags=flags) as manager:
+                manager.engine = engine
                 yield manager
 
 
 SIDES: dict[str, Side] = {"docker": docker_side, "ours": own_side}
+
+
+CONNECTS: dict[str, Connect] = {"lean": h2.connect, "grpc": grpc_connection.connect}
 
 
 def cpu_seconds(manager: Manager) -> float:
@@ -91,9 +96,9 @@ class Race:
     reports: int
 
 
-async def race(side: Side, tasks: int, nodes: int) -> Race:
+async def race(side: Side, tasks: int, nodes: int, connect: Connect) -> Race:
     async with side(False) as manager:
-        fleet = Fleet()
+        fleet = Fleet(connect)
         try:
             await fleet.join(manager.target, nodes)
             await asyncio.sleep(SETTLE_SECONDS)
@@ -161,9 +166,17 @@ async def containers(side: Side) -> float:
         service = await manager.create_service("containers", ENGINE_REPLICAS)
         await until_running(manager, service, ENGINE_REPLICAS)
         seconds = time.monotonic() - start
+        there = len(await asyncio.to_thread(_engine_of(manager).containers))
+        if there != ENGINE_REPLICAS:
+            raise RuntimeError(f"the manager counts {ENGINE_REPLICAS} containers, and the engine shows {there}")
         # Gone before the engine is, so that neither side leaves containers to be killed.
         await manager.remove_service(service)
         return seconds
+
+
+def _engine_of(manager: Manager) -> DockerEngine:
+    assert manager.engine is not None
+    return manager.engine
 
 
 @dataclass(slots=True)
@@ -201,7 +214,9 @@ async def run(options: argparse.Namespace, console: Console) -> int:
     if "race" in wanted:
         for tasks, nodes in options.sizes:
             what = f"{tasks} tasks on {nodes} workers"
-            results = await runner.each(what, partial(race, tasks=tasks, nodes=nodes))
+            results = await runner.each(
+                what, partial(race, tasks=tasks, nodes=nodes, connect=CONNECTS[options.workers])
+            )
             measured.races[tasks, nodes] = {
                 name: [result.seconds, result.manager_cpu, result.manager_mb, result.workers_cpu]
                 for name, result in results.items()
@@ -237,6 +252,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.race", description="The race against Docker's swarm mode.")
     parser.add_argument("--sizes", nargs="+", type=_size, metavar="TASKS/WORKERS", help="such as 2000/100 20000/1000")
     parser.add_argument("--only", choices=["ours", "docker"], help="one side alone")
+    parser.add_argument(
+        "--workers",
+        choices=list(CONNECTS),
+        default="lean",
+        help="what the workers speak with: lean costs next to nothing; grpc (grpcio) takes CPU time from the manager",
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes, a minute in all")
     parser.add_argument(
         "--parts",

@@ -10,19 +10,17 @@ import asyncio
 import hashlib
 import os
 import resource
-import ssl
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from bench.h2 import CallError, Connection, connect, method_headers
+from bench.h2 import CallError, Connection, Identity, Method, OnEnd, OnMessage, connect, connect_unverified, method
 from swarmcore.api.ca_pb2 import (
     GetRootCACertificateRequest,
     GetRootCACertificateResponse,
@@ -43,13 +41,13 @@ from swarmcore.api.dispatcher_pb2 import (
 from swarmcore.api.types_pb2 import IssuanceStatus, NodeDescription, NodeRole, TaskState, TaskStatus
 
 _PACKAGE = "/docker.swarmkit.v1."
-ROOT = method_headers(_PACKAGE + "CA/GetRootCACertificate")
-ISSUE = method_headers(_PACKAGE + "NodeCA/IssueNodeCertificate")
-STATUS = method_headers(_PACKAGE + "NodeCA/NodeCertificateStatus")
-SESSION = method_headers(_PACKAGE + "Dispatcher/Session")
-HEARTBEAT = method_headers(_PACKAGE + "Dispatcher/Heartbeat")
-ASSIGNMENTS = method_headers(_PACKAGE + "Dispatcher/Assignments")
-REPORT = method_headers(_PACKAGE + "Dispatcher/UpdateTaskStatus")
+ROOT = method(_PACKAGE + "CA/GetRootCACertificate")
+ISSUE = method(_PACKAGE + "NodeCA/IssueNodeCertificate")
+STATUS = method(_PACKAGE + "NodeCA/NodeCertificateStatus")
+SESSION = method(_PACKAGE + "Dispatcher/Session")
+HEARTBEAT = method(_PACKAGE + "Dispatcher/Heartbeat")
+ASSIGNMENTS = method(_PACKAGE + "Dispatcher/Assignments")
+REPORT = method(_PACKAGE + "Dispatcher/UpdateTaskStatus")
 
 JOINING_AT_ONCE = 16
 JOIN_SECONDS = 300.0
@@ -63,6 +61,17 @@ class Target:
     host: str
     port: int
     token: str
+
+
+class WorkerConnection(Protocol):
+    """What a worker needs of its connection."""
+
+    def call(self, method: Method, message: bytes, on_message: OnMessage, on_end: OnEnd) -> None: ...
+    def close(self) -> None: ...
+
+
+Connect = Callable[[str, int, Identity, str], Awaitable[WorkerConnection]]
+"""Host, port, identity, server name."""
 
 
 @dataclass(slots=True)
@@ -104,7 +113,7 @@ class Worker:
         self.number = number
         self.node_id = ""
         self._counts = counts
-        self._connection: Connection | None = None
+        self._connection: WorkerConnection | None = None
         self._session_id = ""
         self._head = b""
         self._seen: dict[str, int] = {}
@@ -113,9 +122,9 @@ class Worker:
         self._heartbeat: asyncio.TimerHandle | None = None
         self._is_closed = False
 
-    async def start(self, target: Target, context: ssl.SSLContext) -> None:
+    async def start(self, target: Target, identity: Identity, connect: Connect) -> None:
         """Open the session and the streams; return when the first assignments have come."""
-        connection = self._connection = await connect(target.host, target.port, context, "swarm-manager")
+        connection = self._connection = await connect(target.host, target.port, identity, "swarm-manager")
         loop = asyncio.get_running_loop()
         first: asyncio.Future[None] = loop.create_future()
 
@@ -251,16 +260,16 @@ def _description(number: int) -> NodeDescription:
 class Fleet:
     """Many workers in this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, connect: Connect = connect) -> None:
         self.counts = Counts()
         self.workers: list[Worker] = []
-        self._folder = tempfile.TemporaryDirectory(prefix="bench-workers-")
+        self._connect = connect
 
     async def join(self, target: Target, count: int, progress: Callable[[int], None] | None = None) -> None:
         """Add so many workers: certificates by token, then sessions. Raises CallError when one is refused."""
         raise_file_limit(3 * count + 200)
         root = await _fetch_root(target)
-        authority = await connect(target.host, target.port, _verifying(root), "swarm-ca")
+        authority = await connect(target.host, target.port, Identity(root), "swarm-ca")
         gate = asyncio.Semaphore(JOINING_AT_ONCE)
         done = 0
 
@@ -268,8 +277,8 @@ class Fleet:
             nonlocal done
             async with gate:
                 worker = Worker(number, self.counts)
-                context = await self._certify(worker, authority, target, root)
-                await worker.start(target, context)
+                identity = await self._certify(worker, authority, target, root)
+                await worker.start(target, identity, self._connect)
                 self.workers.append(worker)
                 done += 1
                 if progress is not None:
@@ -281,7 +290,7 @@ class Fleet:
                 group.create_task(add(number))
         authority.close()
 
-    async def _certify(self, worker: Worker, authority: Connection, target: Target, root: bytes) -> ssl.SSLContext:
+    async def _certify(self, worker: Worker, authority: Connection, target: Target, root: bytes) -> Identity:
         key = ec.generate_private_key(ec.SECP256R1())
         request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
         ask = IssueNodeCertificateRequest(
@@ -297,31 +306,18 @@ class Fleet:
             if answer.status.state == IssuanceStatus.FAILED:
                 raise CallError(f"no certificate: {answer.status.err}")
             await asyncio.sleep(0.05)
-        path = Path(self._folder.name) / f"{worker.number}.pem"
-        path.write_bytes(
-            answer.certificate.certificate
-            + b"\n"
-            + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        )
-        context = _verifying(root)
-        context.load_cert_chain(path)
-        path.unlink()
-        return context
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return Identity(root, answer.certificate.certificate, private)
 
     def close(self) -> None:
         """End all workers."""
         for worker in self.workers:
             worker.close()
-        self._folder.cleanup()
 
 
 async def _fetch_root(target: Target) -> bytes:
     """The root certificate, believed since its digest is in the token."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(["h2"])
-    connection = await connect(target.host, target.port, context, None)
+    connection = await connect_unverified(target.host, target.port)
     try:
         answer = await connection.unary(ROOT, GetRootCACertificateRequest().SerializeToString())
     finally:
@@ -338,13 +334,6 @@ def _base36(digest: bytes) -> str:
         number, digit = divmod(number, 36)
         digits = _DIGITS[digit] + digits
     return digits.rjust(50, "0")
-
-
-def _verifying(root: bytes) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cadata=root.decode())
-    context.set_alpn_protocols(["h2"])
-    return context
 
 
 def raise_file_limit(wanted: int) -> None:
