@@ -92,33 +92,26 @@ async def _unverified(host: str, port: int) -> AsyncIterator[tuple[str, list[str
     tasks: set[asyncio.Task[None]] = set()
 
     async def splice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+        with contextlib.closing(writer):
+            try:
+                # An empty server name: no name is sent, as a stock engine does.
+                far_reader, far_writer = await asyncio.open_connection(host, port, ssl=context, server_hostname="")
+            except OSError as error:
+                failures.append(" ".join(str(error).split()) or type(error).__name__)
+                return
+            with contextlib.closing(far_writer):
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(_pump(reader, far_writer))
+                    group.create_task(_pump(far_reader, writer))
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(splice(reader, writer))
         tasks.add(task)
-        try:
-            # An empty server name: no name is sent, as a stock engine does.
-            remote_reader, remote_writer = await asyncio.open_connection(host, port, ssl=context, server_hostname="")
-        except (OSError, ssl.SSLError) as error:
-            failures.append(f"{type(error).__name__}: {error}" if not str(error) else str(error))
-            writer.close()
-            return
-        finally:
-            tasks.discard(task)
-        tasks.add(task)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(_pump(reader, remote_writer))
-                group.create_task(_pump(remote_reader, writer))
-        except* OSError:
-            pass
-        finally:
-            tasks.discard(task)
-            writer.close()
-            remote_writer.close()
+        task.add_done_callback(tasks.discard)
 
     with tempfile.TemporaryDirectory(prefix="swarmcore-") as folder:
         path = f"{folder}/join.sock"
-        server = await asyncio.start_unix_server(splice, path)
+        server = await asyncio.start_unix_server(accept, path)
         try:
             yield f"unix:{path}", failures
         finally:
@@ -129,9 +122,10 @@ async def _unverified(host: str, port: int) -> AsyncIterator[tuple[str, list[str
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(READ_BYTES):
-        writer.write(data)
-        await writer.drain()
+    with contextlib.suppress(OSError):
+        while data := await reader.read(READ_BYTES):
+            writer.write(data)
+            await writer.drain()
     writer.close()
 
 

@@ -43,7 +43,7 @@ def renewal_moment(not_before: float, not_after: float, chance: float) -> float:
 
 def backoff(failures: int) -> float:
     """Seconds to wait after that many failures in a row: 5, 10, 20 … 3600."""
-    return min(BASE_BACKOFF_SECONDS * 2.0 ** max(0, failures - 1), MAX_BACKOFF_SECONDS)
+    return min(BASE_BACKOFF_SECONDS * 2.0 ** min(max(0, failures - 1), 16), MAX_BACKOFF_SECONDS)
 
 
 class Renewer:
