@@ -93,13 +93,13 @@ class LocalState:
         await done
 
     async def aclose(self) -> None:
-        """Write what waits, then close."""
-        if self._writer is not None:
-            await self.flush()
-            self._writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._writer
-            self._writer = None
+        """Write what waits, then close. Idempotent."""
+        if self._writer is None:
+            return
+        writer, self._writer = self._writer, None
+        await self.flush()
+        writer.cancel()
+        await asyncio.wait([writer])
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown(wait=False)
 

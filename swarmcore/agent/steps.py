@@ -232,8 +232,10 @@ def stamped(old: TaskStatus, new: TaskStatus, now: float) -> TaskStatus:
     """`new` with its time, or `old` itself where only the time would differ."""
     if new == old:
         return old
-    nanos = round(now * 1_000_000_000)
-    new.timestamp.seconds, new.timestamp.nanos = divmod(nanos, 1_000_000_000)
+    # A float of today has no more than microseconds.
+    seconds, micros = divmod(round(now * 1_000_000), 1_000_000)
+    new.timestamp.seconds = seconds
+    new.timestamp.nanos = micros * 1000
     return new
 
 
