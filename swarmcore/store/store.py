@@ -383,7 +383,8 @@ def _compare(changes: Sequence[Change], data: bytes) -> None:
     for change, logged in zip(changes, Entry.FromString(data).changes, strict=True):
         if change.new is not None and change.new != type(change.new).FromString(logged.object):
             raise InternalError(
-                f"{change.table} {change.id!r} was changed after it was given to the store: it is read-only from then on"
+                f"{change.table} {change.id!r} was changed after it was given to the store: "
+                "it is read-only from then on"
             )
 
 

@@ -146,7 +146,7 @@ class Bucket(Collection[T]):
         return map(self._objects.__getitem__, self._ids)
 
     def __contains__(self, obj: object) -> bool:
-        id = getattr(obj, "id", None)
+        id = str(getattr(obj, "id", ""))
         return id in self._ids and self._objects[id] == obj
 
 

