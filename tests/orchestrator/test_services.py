@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from types import MappingProxyType
 
 import pytest
+from swarmcore_restart_policies.policies import DefaultPolicy
 
 from swarmcore.api.objects_pb2 import Service, Task
 from swarmcore.api.specs_pb2 import NodeSpec
@@ -15,7 +16,6 @@ from swarmcore.orchestrator import components
 from swarmcore.plugin.plugin_set import PluginSet
 from swarmcore.testing.clock import SimulatedClock
 from swarmcore.testing.fleet import Component, Swarm, running_swarm
-from swarmcore_restart_policies.policies import DefaultPolicy
 
 POLICIES = PluginSet(restart_policies=MappingProxyType({"default": DefaultPolicy()}))
 plugins = [POLICIES]
