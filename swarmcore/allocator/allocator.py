@@ -121,7 +121,9 @@ class _Term:
             if self._ports.release(id):
                 self._retry_refused()
             return
-        if not is_allocated(service):
+        if is_allocated(service):
+            self._refused.pop(id, None)
+        else:
             self._services[id] = None
         self._tasks.update(self._waiting.pop(id, {}))
 
@@ -133,6 +135,7 @@ class _Term:
 
     async def _allocate_services(self) -> None:
         endpoints: dict[str, Endpoint | None] = {}
+        is_something_free = False
         for id in self._services:
             service = self._store.view.service.get(id)
             if service is None:
@@ -143,8 +146,10 @@ class _Term:
             if not service.spec.HasField("endpoint"):
                 endpoints[id] = None
                 continue
+            before = self._ports.held(id)
             try:
                 endpoints[id] = self._ports.allocate(service)
+                is_something_free |= not before <= self._ports.held(id)
             except PortConflict as conflict:
                 self._refuse(id, str(conflict))
         self._services.clear()
@@ -165,12 +170,11 @@ class _Term:
             tx.service.update(service)
 
         await self._batch(list(endpoints), write)
-        freed = False
         for id, endpoint in endpoints.items():
             self._refused.pop(id, None)
-            freed |= endpoint is None and self._ports.release(id)
+            is_something_free |= endpoint is None and self._ports.release(id)
             self._tasks.update(self._waiting.pop(id, {}))
-        if freed:
+        if is_something_free:
             self._retry_refused()
 
     def _refuse(self, id: str, reason: str) -> None:
@@ -230,7 +234,7 @@ class _Term:
         service = tx.service.get(task.service_id)
         if service is None:
             return None
-        reason = self._refused.get(service.id)
+        reason = NO_NETWORKS if has_networks(service) else self._refused.get(service.id)
         if reason:
             return reason
         return "" if is_allocated(service) else None

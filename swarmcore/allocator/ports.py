@@ -35,6 +35,10 @@ class PortSpace:
         """The service that holds a port."""
         return self._holders.get(port)
 
+    def held(self, service_id: str) -> frozenset[Port]:
+        """What a service holds."""
+        return frozenset(self._held.get(service_id, ()))
+
     def restore(self, service: Service) -> bool:
         """Reserve what the service holds in the store; False where another holds some of it already."""
         is_whole = True

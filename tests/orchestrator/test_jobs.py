@@ -10,7 +10,7 @@ from swarmcore_restart_policies.policies import DefaultPolicy
 
 from swarmcore.api.objects_pb2 import Service, Task
 from swarmcore.api.specs_pb2 import NodeSpec
-from swarmcore.api.types_pb2 import TaskState
+from swarmcore.api.types_pb2 import RestartPolicy, TaskState
 from swarmcore.orchestrator import components
 from swarmcore.plugin.plugin_set import PluginSet
 from swarmcore.testing.clock import SimulatedClock
@@ -35,7 +35,7 @@ def job(total: int, concurrent: int, *, max_attempts: int = 0) -> Service:
     service.spec.task.container.image = "migrate:1"
     service.spec.task.restart.delay.seconds = 1
     service.spec.task.restart.max_attempts = max_attempts
-    service.spec.task.restart.condition = 2
+    service.spec.task.restart.condition = RestartPolicy.ANY
     service.spec.replicated_job.total_completions = total
     service.spec.replicated_job.max_concurrent = concurrent
     return service

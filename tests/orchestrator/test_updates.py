@@ -10,7 +10,7 @@ from swarmcore_restart_policies.policies import DefaultPolicy
 
 from swarmcore.api.objects_pb2 import Service, Task
 from swarmcore.api.specs_pb2 import NodeSpec
-from swarmcore.api.types_pb2 import TaskState, UpdateConfig, UpdateStatus
+from swarmcore.api.types_pb2 import RestartPolicy, TaskState, UpdateConfig, UpdateStatus
 from swarmcore.orchestrator import components
 from swarmcore.plugin.plugin_set import PluginSet
 from swarmcore.testing.clock import SimulatedClock
@@ -54,7 +54,7 @@ def set_update(
     config.monitor.seconds = monitor
     service.spec.update.CopyFrom(config)
     service.spec.task.restart.delay.seconds = 1
-    service.spec.task.restart.condition = 2
+    service.spec.task.restart.condition = RestartPolicy.ANY
 
 
 def image(name: str, **update: int) -> Callable[[Service], None]:
