@@ -35,16 +35,16 @@ def plan(
     strategy: str,
     now: float,
     limit: int,
-    is_stopped: Callable[[], bool] = never,
+    is_over: Callable[[], bool] = never,
 ) -> list[Decision]:
-    """Decide about the ready groups until `limit` decisions are made, about preassigned tasks first.
+    """Decide about the ready groups until `limit` decisions are made or the round is over, preassigned tasks first.
 
     A group that was not finished stays ready, behind the others; one for which nothing fits rests. `now` is monotonic.
     """
     view.clock[0] = now
     decisions: list[Decision] = []
-    for waiting in backlog.ready():
-        if len(decisions) >= limit or is_stopped():
+    for number, waiting in enumerate(backlog.ready()):
+        if number and (len(decisions) >= limit or is_over()):
             break
         _Round(view, backlog, plugins, strategy, now, limit, decisions).decide(waiting)
     return decisions

@@ -16,6 +16,8 @@ from swarmcore.store.changes import Change
 
 ROUND_LIMIT = 2_000
 """Decisions of one round, so that the first tasks are on their way while the last ones are decided about."""
+ROUND_SECONDS = 0.1
+"""A round begins no further group after this long, for the same reason."""
 RETRY_SHARE = 4
 """After a retry of what could not be placed, it rests at least this many times as long as the retry took."""
 
@@ -78,7 +80,8 @@ class Planner:
     """Tasks that were never assigned and are not wanted any more."""
     _is_woken: bool = False
     _next_retry: float = 0.0
-    _plugins: PluginSet | None = None
+    _plugin_set: int = -1
+    """The number of the one used last."""
 
     def round(self, given: Input) -> Output:
         """Take in what happened and decide what can be decided."""
@@ -92,6 +95,7 @@ class Planner:
             self._is_woken = False
         decisions: list[Decision] = [Report(task, "", _SHUTDOWN) for task in self._over.values()]
         self._over.clear()
+        deadline = self.monotonic() + ROUND_SECONDS
         decisions += plan(
             self.view,
             self.backlog,
@@ -99,7 +103,7 @@ class Planner:
             strategy=self.strategy,
             now=now,
             limit=max(self.limit, len(self.view)),
-            is_stopped=self.is_stopped,
+            is_over=lambda: self.is_stopped() or self.monotonic() > deadline,
         )
         if is_retry:
             end = self.monotonic()
@@ -119,8 +123,8 @@ class Planner:
         for decision in given.failed:
             self.view.unbook(decision.task.id)
             self.backlog.add(decision.task)
-        self._is_woken = self._is_woken or given.is_resync or self._plugins is not given.plugins
-        self._plugins = given.plugins
+        self._is_woken = self._is_woken or given.is_resync or self._plugin_set != given.plugins.number
+        self._plugin_set = given.plugins.number
         for table, old, new in given.changes:
             if table == "task":
                 if new is not None:

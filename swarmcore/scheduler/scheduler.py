@@ -79,15 +79,17 @@ class _Term:
         getting: asyncio.Task[Commit | Resync] | None = None
         try:
             while True:
-                await self._take_in(self._subscription.drain())
+                commits = self._subscription.drain()
+                if getting is not None and getting.done():
+                    commits.insert(0, getting.result())
+                    getting = None
+                await self._take_in(commits)
                 if self._is_due(output):
                     output = await self._round()
                     continue
                 if getting is None:
                     getting = asyncio.create_task(self._subscription.get(), name="scheduler changes")
-                if await self._wait(getting, output):
-                    await self._take_in([getting.result()])
-                    getting = None
+                await self._wait(getting, output)
         finally:
             if getting is not None:
                 getting.cancel()
@@ -98,11 +100,11 @@ class _Term:
         least = FREED if output.is_resting and output.retry_at is None else WORK
         return self._urgency >= least or len(self._changes) >= MAX_LATER
 
-    async def _wait(self, getting: asyncio.Task[Commit | Resync], output: Output | None) -> bool:
-        """True when a commit came; else it is time to try again what waits."""
+    async def _wait(self, getting: asyncio.Task[Commit | Resync], output: Output | None) -> None:
+        """Return when a commit came, or when it is time to try again what waits."""
         if output is None or not output.is_resting:
             await asyncio.wait({getting})
-            return True
+            return
         at = output.retry_at
         if at is None:
             at = self._clock.monotonic() + RESYNC_SECONDS
@@ -111,10 +113,7 @@ class _Term:
             await asyncio.wait({getting, timer}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             timer.cancel()
-        if getting.done():
-            return True
-        self._is_resync = True
-        return False
+        self._is_resync = not getting.done()
 
     async def _take_in(self, commits: list[Commit | Resync]) -> None:
         """Keep what the thread has to hear of."""

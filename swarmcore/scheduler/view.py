@@ -17,6 +17,7 @@ from swarmcore.scheduler.footprint import NO_FOOTPRINT, Footprint, copy_of, foot
 from swarmcore.scheduler.node_state import NodeState, Tag, normal_architecture
 
 MAX_ATTRIBUTES = 256
+MAX_FOOTPRINTS = 10_000
 
 _NONE = Mask(0)
 _RUNNING = TaskState.RUNNING
@@ -67,7 +68,7 @@ class View:
         self._placed: dict[str, Placed] = {}
         self._homeless: dict[str, dict[str, Placed]] = {}
         """Tasks by the id of a node that is not known (yet, or any more)."""
-        self._footprints: dict[tuple[str, int], Footprint] = {}
+        self._footprints: dict[Footprint, Footprint] = {}
         self._selected: tuple[int, list[NodeState]] | None = None
 
     # What filters and strategies ask
@@ -154,16 +155,13 @@ class View:
         return self._placed.get(task_id)
 
     def footprint(self, task: Task) -> Footprint:
-        """What a task takes; worked out once for each service and spec version."""
-        if not task.HasField("spec_version") or not task.service_id:
-            return footprint_of(task)
-        key = (task.service_id, task.spec_version.index)
-        footprint = self._footprints.get(key)
-        if footprint is None:
-            if len(self._footprints) > 50_000:
-                self._footprints.clear()
-            footprint = self._footprints[key] = footprint_of(task)
-        return footprint
+        """What a task takes; equal ones are one object, since there are few and each task keeps its own."""
+        footprint = footprint_of(task)
+        if footprint is NO_FOOTPRINT:
+            return footprint
+        if len(self._footprints) > MAX_FOOTPRINTS:
+            self._footprints.clear()
+        return self._footprints.setdefault(footprint, footprint)
 
     # Nodes and services
 

@@ -6,6 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
+from swarmcore_constraint_filter import ConstraintFilter
+from swarmcore_node_filters import swarmcore_scheduler_filters
+from swarmcore_spread_scheduler import SpreadStrategy
+
 from swarmcore.api.objects_pb2 import Node, Service, Task
 from swarmcore.api.specs_pb2 import NodeSpec, TaskSpec
 from swarmcore.api.types_pb2 import TaskState
@@ -16,9 +20,6 @@ from swarmcore.store.transaction import Transaction
 from swarmcore.testing.clock import SimulatedClock
 from swarmcore.testing.scheduling import make_node, make_plugins, make_service, make_task
 from swarmcore.testing.store import running_store
-from swarmcore_constraint_filter import ConstraintFilter
-from swarmcore_node_filters import swarmcore_scheduler_filters
-from swarmcore_spread_scheduler import SpreadStrategy
 
 ALL = make_plugins(filters=[ConstraintFilter(), *swarmcore_scheduler_filters()], strategies=[SpreadStrategy()])
 BARE = make_plugins(strategies=[SpreadStrategy()])

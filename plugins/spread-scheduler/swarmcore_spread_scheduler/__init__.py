@@ -13,3 +13,6 @@ from swarmcore_spread_scheduler.spread import SpreadStrategy
 @hookimpl
 def swarmcore_scheduler_strategies() -> Sequence[Strategy]:
     return [SpreadStrategy(), BinpackStrategy()]
+
+
+__all__ = ["BinpackStrategy", "SpreadStrategy"]
