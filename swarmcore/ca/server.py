@@ -40,7 +40,7 @@ from swarmcore.store.transaction import Transaction
 
 log = logging.getLogger("swarmcore.ca")
 
-MANAGER_SUBSYSTEM = "manager"
+MANAGER_SUBSYSTEM = "swarm-manager"
 MAX_WAITING = 200
 MAX_WAITING_OF_ADDRESS = 20
 REMEMBERED_REQUESTS = 10_000

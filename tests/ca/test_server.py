@@ -246,7 +246,7 @@ async def test_managers_get_the_unlock_key(at: Scene) -> None:
 
         cluster = Cluster()
         cluster.CopyFrom(tx.cluster.get(at.security.cluster_id))  # type: ignore[arg-type]
-        cluster.unlock_keys.append(EncryptionKey(subsystem="manager", key=b"k" * 32))
+        cluster.unlock_keys.append(EncryptionKey(subsystem="swarm-manager", key=b"k" * 32))
         tx.cluster.update(cluster)
 
     await at.store.update(lock)
