@@ -23,6 +23,7 @@ from swarmcore.api.objects_pb2 import Cluster, Node, Service, Task
 from swarmcore.api.specs_pb2 import ClusterSpec, NodeSpec
 from swarmcore.api.types_pb2 import NodeRole, NodeStatus, RaftMemberStatus, RootCA, TaskState
 from swarmcore.ca.authorize import Interceptor
+from swarmcore.controlapi.clusters import MANAGER_SUBSYSTEM
 from swarmcore.controlapi.control import ControlService
 from swarmcore.controlapi.plugins import PluginsService
 from swarmcore.plugin.plugin_set import PluginReport, PluginSet, PluginState
@@ -80,7 +81,7 @@ class FakeCA(ca_pb2_grpc.CAServicer):
 
     async def GetUnlockKey(self, request: Any, context: Any) -> ca_pb2.GetUnlockKeyResponse:
         cluster = next(iter(self._store.view.cluster.all()))
-        keys = [key.key for key in cluster.unlock_keys if key.subsystem == "manager"]
+        keys = [key.key for key in cluster.unlock_keys if key.subsystem == MANAGER_SUBSYSTEM]
         return ca_pb2.GetUnlockKeyResponse(unlock_key=keys[0] if keys else b"")
 
 

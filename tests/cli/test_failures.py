@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from swarmcore.cli import connection
+from swarmcore.api.objects_pb2 import Node
+from swarmcore.cli import connection, lookup
 from swarmcore.testing.control_socket import Ctl, FakeManager, a_node, three_nodes
 
 
@@ -160,13 +161,11 @@ def test_control_characters_of_a_node_never_reach_the_terminal(manager: FakeMana
 def test_a_change_by_someone_else_in_between_is_taken_up(
     manager: FakeManager, ctl: Ctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from swarmcore.cli import node
-
     manager.put(a_node("n1", "docker1"))
-    real, disturbed = node.find_node, []
+    disturbed: list[bool] = []
 
-    def find_and_disturb(*args: object) -> object:
-        found = real(*args)  # type: ignore[arg-type]
+    def find_and_disturb(to: connection.Manager, typed: str) -> Node:
+        found = lookup.find_node(to, typed)
         if not disturbed:
             disturbed.append(True)
             meanwhile = manager.one("node")
@@ -174,7 +173,7 @@ def test_a_change_by_someone_else_in_between_is_taken_up(
             manager.put(meanwhile)
         return found
 
-    monkeypatch.setattr(node, "find_node", find_and_disturb)
+    monkeypatch.setattr("swarmcore.cli.node.find_node", find_and_disturb)
 
     assert ctl("node", "pause", "docker1").code == 0
     assert dict(manager.one("node").spec.annotations.labels) == {"zone": "a"}
