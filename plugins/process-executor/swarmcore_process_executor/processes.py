@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 POLL_SECONDS = 0.5
 MARKER = "SWARMCORE_TASK_ID"
 """In the environment of every process of a task, so that one that leaves the process group is found all the same."""
-_SWEEPS = 5
+SWEEP_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +98,26 @@ def signal_group(leader: Identity, number: int) -> bool:
 
 
 def kill_marked(task_id: str) -> int:
-    """Kill every process that has the task's marker, and those they make meanwhile. Blocks; returns how many."""
-    count = 0
-    for _ in range(_SWEEPS):
-        found = 0
-        for pid in _marked(task_id):
+    """Kill every process that has the task's marker, and those they make meanwhile; wait until they are gone.
+
+    Blocks, for no more than SWEEP_SECONDS. Returns how many there were.
+    """
+    killed: set[int] = set()
+    deadline = time.monotonic() + SWEEP_SECONDS
+    pause = 0.001
+    while found := list(_marked(task_id)):
+        for pid in found:
             try:
                 os.kill(pid, signal.SIGKILL)
-                found += 1
+                killed.add(pid)
             except ProcessLookupError:
                 continue
-        if not found:
+        if time.monotonic() > deadline:
             break
-        count += found
-    return count
+        # SIGKILL is not done at once; and what was just being made must not slip through.
+        time.sleep(pause)
+        pause = min(2 * pause, 0.1)
+    return len(killed)
 
 
 def _marked(task_id: str) -> Iterator[int]:
