@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swarmcore.api.ca_pb2_grpc import add_NodeCAServicer_to_server
 from swarmcore.api.objects_pb2 import Node
 from swarmcore.api.specs_pb2 import NodeSpec
 from swarmcore.api.types_pb2 import IssuanceStatus, NodeRole
@@ -24,6 +25,7 @@ from swarmcore.ca.request import RefusedError
 from swarmcore.ca.root import Identity, new_csr, new_key, public_key_of_csr
 from swarmcore.ca.security import Material, SecurityConfig
 from swarmcore.errors import ConfigurationError, UnavailableError
+from swarmcore.node.listeners import Service, serve_control
 from swarmcore.store.transaction import Transaction
 from swarmcore.testing.clock import SimulatedClock
 from swarmcore.testing.trust import TrustedManager, trusted_manager
@@ -281,3 +283,19 @@ async def test_the_certificate_of_another_node_is_not_installed(tmp_path: Path) 
             one.install(two.material.chain_pem, two.material.key_pem)
 
     assert one.node_id != two.node_id
+
+
+async def test_a_manager_renews_itself_over_its_own_control_socket(tmp_path: Path) -> None:
+    async with trusted_manager(tmp_path / "m") as manager:
+        services: list[Service] = [(add_NodeCAServicer_to_server, manager.authority)]
+        control = await serve_control(path=tmp_path / "s.sock", security=manager.security, services=services)
+        before = manager.security.material
+
+        async def open_channel() -> grpc.aio.Channel:
+            return grpc.aio.insecure_channel(f"unix:{control.address}")
+
+        await manager.security.renew(open_channel)
+        await control.aclose(0)
+
+    assert manager.security.material.key_pem != before.key_pem
+    assert manager.security.role == NodeRole.MANAGER

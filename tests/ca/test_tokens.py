@@ -1,0 +1,82 @@
+"""Tokens and unlock keys: only what a manager made is read, and nothing secret is repeated."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarmcore.api.types_pb2 import JoinTokens, NodeRole
+from swarmcore.ca.tokens import (
+    JoinToken,
+    format_unlock_key,
+    new_join_token,
+    new_unlock_key,
+    parse_join_token,
+    parse_unlock_key,
+    role_of_token,
+    rotate_join_tokens,
+    same_secret,
+)
+from swarmcore.errors import InvalidArgumentError
+
+DIGEST = "0" * 60 + "abcd"
+
+
+@given(st.integers(0, 2**256 - 1), st.booleans())
+def test_a_token_carries_the_digest_of_the_root(digest: int, fips: bool) -> None:
+    token = parse_join_token(new_join_token(f"{digest:064x}", fips=fips))
+
+    assert (token.ca_digest, token.fips) == (f"{digest:064x}", fips)
+
+
+def test_a_token_has_swarmkits_form() -> None:
+    parts = new_join_token(DIGEST).split("-")
+
+    assert parts[:2] == ["SWMTKN", "1"] and [len(part) for part in parts[2:]] == [50, 25]
+    assert new_join_token(DIGEST, fips=True).startswith("SWMTKN-2-1-")
+    assert parts[3] not in repr(parse_join_token("-".join(parts)))
+
+
+@given(st.text(max_size=200))
+def test_any_other_text_is_refused_without_being_repeated(text: str) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        parse_join_token(text)
+
+    assert len(text) < 20 or text not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda t: t + " ", lambda t: t[:-1], lambda t: t.upper(), lambda t: t.replace("-1-", "-3-")]
+)
+def test_a_token_that_was_changed_is_refused(change: object) -> None:
+    token = str(JoinToken(ca_digest=DIGEST, secret="z" * 24 + "1"))
+
+    with pytest.raises(InvalidArgumentError):
+        parse_join_token(change(token))  # type: ignore[operator]
+
+
+def test_each_token_stands_for_its_role_and_rotates_alone() -> None:
+    tokens = rotate_join_tokens(JoinTokens(), ca_digest=DIGEST, worker=True, manager=True)
+    rotated = rotate_join_tokens(tokens, ca_digest=DIGEST, worker=True, manager=False)
+
+    assert role_of_token(tokens.worker, tokens) == NodeRole.WORKER
+    assert role_of_token(tokens.manager, tokens) == NodeRole.MANAGER
+    assert role_of_token(tokens.worker, rotated) is None
+    assert rotated.manager == tokens.manager
+
+
+def test_an_empty_secret_equals_nothing() -> None:
+    assert not same_secret("", "")
+    assert role_of_token("", JoinTokens()) is None
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_an_unlock_key_survives_being_typed(key: bytes) -> None:
+    assert parse_unlock_key(format_unlock_key(key)) == key
+
+
+@pytest.mark.parametrize("text", ["", "SWMKEY-1-", "SWMKEY-1-AAAA", format_unlock_key(new_unlock_key()) + "="])
+def test_a_malformed_unlock_key_is_refused(text: str) -> None:
+    with pytest.raises(InvalidArgumentError):
+        parse_unlock_key(text)
