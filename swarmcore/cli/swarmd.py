@@ -61,6 +61,9 @@ def start_logging(level: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(max(LOG_LEVELS[level], logging.WARNING))
     logging.getLogger("swarmcore").setLevel(LOG_LEVELS[level])
+    if LOG_LEVELS[level] > logging.DEBUG:
+        # Read when gRPC is imported. It would write a line of its own to stderr for each stranger's failed handshake.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def parse_accept(texts: tuple[str, ...]) -> tuple[AcceptRule, ...]:
