@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import islice
 
 from swarmcore.api.objects_pb2 import Task
 from swarmcore.plugin.scheduling import TaskGroup
@@ -14,13 +14,17 @@ GroupKey = tuple[str, int | bytes, bool]
 class WaitingGroup:
     """Tasks that are alike: what fits one fits all."""
 
-    __slots__ = ("is_preassigned", "key", "service_id", "spec_version", "tasks")
+    __slots__ = ("explained_at", "has_rested", "is_preassigned", "key", "service_id", "spec_version", "tasks")
 
     def __init__(self, key: GroupKey, task: Task) -> None:
         self.key = key
         self.service_id = task.service_id
         self.spec_version = task.spec_version.index if task.HasField("spec_version") else None
         self.is_preassigned = key[2]
+        self.has_rested = False
+        """Nothing fitted once, so that it is less urgent than what was never tried."""
+        self.explained_at: float | None = None
+        """When its tasks were told last why they wait."""
         self.tasks: dict[str, Task] = {}
         """By id, oldest first."""
 
@@ -93,7 +97,7 @@ class Backlog:
 
     def discard_first(self, group: WaitingGroup, count: int) -> None:
         """The oldest `count` tasks of a group no longer wait."""
-        for id in list(group.tasks)[:count]:
+        for id in list(islice(group.tasks, count)):
             del group.tasks[id]
             del self._keys[id]
         if not group.tasks:
@@ -119,17 +123,18 @@ class Backlog:
     def rest(self, group: WaitingGroup) -> None:
         """The group waits for a change."""
         self._ready.pop(group.key, None)
+        group.has_rested = True
 
     def to_the_end(self, group: WaitingGroup) -> None:
         """The group had its turn in this round and has more to do in the next."""
         if self._ready.pop(group.key, self) is None:
             self._ready[group.key] = None
 
-    def ready(self) -> Iterator[WaitingGroup]:
-        """The groups to try now: those with a node first, then in the order in which they became ready."""
+    def ready(self) -> list[WaitingGroup]:
+        """The groups to try now: those with a node first, then what was never tried, each in order of coming."""
         groups = [self._groups[key] for key in self._ready]
-        yield from (group for group in groups if group.is_preassigned)
-        yield from (group for group in groups if not group.is_preassigned)
+        groups.sort(key=lambda group: (not group.is_preassigned, group.has_rested))
+        return groups
 
 
 def key_of(task: Task) -> GroupKey:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heapreplace
 from heapq import heappop as pop
@@ -18,6 +19,14 @@ from swarmcore.scheduler.decision import Assign, Decision, Report
 from swarmcore.scheduler.node_state import NodeState
 from swarmcore.scheduler.pipeline import Held, Pipeline, meter_of, prepare
 from swarmcore.scheduler.view import View
+
+EXPLAIN_ALWAYS = 100
+"""Tasks of a waiting group up to which every change of the explanation is written at once."""
+EXPLAIN_SECONDS = 9.0
+"""Larger groups are told of other numbers of nodes at most this often: a cluster that grows by a thousand nodes would
+write a thousand times to each waiting task. Less than the time between resyncs, so that the next one catches up."""
+
+_NUMBERS = re.compile(r"\d+ nodes?")
 
 Key = Callable[[NodeView], tuple[int, ...]]
 
@@ -170,13 +179,22 @@ class _Round:
                 # The orchestrator removes or replaces them; nobody waits for a node on their behalf.
                 self._backlog.discard_first(waiting, len(waiting.tasks))
                 return
+        is_told = waiting.explained_at is not None and self._now - waiting.explained_at < EXPLAIN_SECONDS
+        is_enough = is_told and len(waiting.tasks) > EXPLAIN_ALWAYS
         for task in waiting.tasks.values():
-            if task.status.err != err:
+            if task.status.err != err and not (is_enough and _differ_in_numbers(task.status.err, err)):
                 if len(self._decisions) >= self._limit:
                     self._backlog.to_the_end(waiting)
                     return
                 self._decisions.append(Report(task, err))
+                if not is_told:
+                    waiting.explained_at = self._now
         self._backlog.rest(waiting)
+
+
+def _differ_in_numbers(old: str, new: str) -> bool:
+    """Whether two explanations say the same of different numbers of nodes."""
+    return _NUMBERS.sub("", old) == _NUMBERS.sub("", new)
 
 
 def _best_first(key: Key, pipeline: Pipeline, nodes: list[NodeState], count: int) -> Iterator[NodeState]:

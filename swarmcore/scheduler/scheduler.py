@@ -95,7 +95,10 @@ class _Term:
                 getting.cancel()
 
     def _is_due(self, output: Output | None) -> bool:
-        if output is None or output.has_more or self._must_start_over or self._is_resync or self._leftover.failed:
+        if output is None or output.has_more or self._must_start_over or self._is_resync:
+            return True
+        if self._leftover.failed or self._leftover.refused:
+            # What refused them is known by now: it was applied before, so it is among the changes.
             return True
         least = FREED if output.is_resting and output.retry_at is None else WORK
         return self._urgency >= least or len(self._changes) >= MAX_LATER

@@ -405,6 +405,41 @@ def test_a_large_group_does_not_keep_a_small_one_waiting() -> None:
     assert rounds[1][0].task.service_id == "small"
 
 
+def test_what_was_never_tried_goes_before_what_waits_for_long() -> None:
+    view = make_view([make_node("a")], (), [*WEB, make_service("new")])
+    backlog = Backlog()
+    backlog.add(make_task("old", spec=reserving(nano_cpus=10_000_000_000)))
+    plan(view, backlog, ALL, strategy="spread", now=0.0, limit=10)
+
+    backlog.wake_all()
+    backlog.add(make_task("new", service="new"))
+
+    assert [group.service_id for group in backlog.ready()] == ["new", "web"]
+
+
+def test_a_large_group_is_not_told_of_every_node_that_comes() -> None:
+    view = make_view([], (), WEB)
+    backlog = Backlog()
+    tasks = waiting(200, reserving(nano_cpus=10_000_000_000))
+    for task in tasks:
+        backlog.add(task)
+
+    def told(now: float) -> set[str]:
+        backlog.wake_all()
+        decisions = plan(view, backlog, ALL, strategy="spread", now=now, limit=1_000)
+        for decision in decisions:
+            assert isinstance(decision, Report)
+            decision.task.status.err = decision.err
+        return set(reasons(decisions))
+
+    assert told(1.0) == {"no suitable node"}
+    view.put_node(make_node("a"))
+    assert told(2.0) == {"no suitable node (insufficient resources on 1 node)"}
+    view.put_node(make_node("b"))
+    assert told(3.0) == set()
+    assert told(12.0) == {"no suitable node (insufficient resources on 2 nodes)"}
+
+
 def test_many_small_rounds_decide_as_one_large_one() -> None:
     spec = reserving(nano_cpus=1_000_000_000)
 

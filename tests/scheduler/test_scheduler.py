@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
+import pytest
 from swarmcore_constraint_filter import ConstraintFilter
 from swarmcore_node_filters import swarmcore_scheduler_filters
 from swarmcore_spread_scheduler import SpreadStrategy
@@ -13,8 +15,9 @@ from swarmcore_spread_scheduler import SpreadStrategy
 from swarmcore.api.objects_pb2 import Node, Service, Task
 from swarmcore.api.specs_pb2 import NodeSpec, TaskSpec
 from swarmcore.api.types_pb2 import TaskState
+from swarmcore.errors import NotLeaderError, ResourceExhaustedError
 from swarmcore.plugin.plugin_set import PluginSet
-from swarmcore.scheduler.scheduler import RESYNC_SECONDS, Scheduler
+from swarmcore.scheduler.scheduler import PAUSE_SECONDS, RESYNC_SECONDS, Scheduler
 from swarmcore.store.store import LeaderStore, Store
 from swarmcore.store.transaction import Transaction
 from swarmcore.testing.clock import SimulatedClock
@@ -220,6 +223,56 @@ async def test_decisions_about_what_changed_meanwhile_are_dropped_or_made_again(
         assert {task(store, each.id).node_id for each in tasks[1:]} == {"b"}
 
 
+async def test_a_task_that_changed_in_passing_is_placed_all_the_same() -> None:
+    async with running_store() as store:
+        await create(store, [make_node("a"), make_service("web"), make_task("t1")])
+
+        class Meddling(LeaderStore):
+            done = False
+
+            async def batch(self, items, write):  # type: ignore[no-untyped-def]
+                if not self.done:
+                    self.done = True
+                    await change(store, "t1", lambda each: setattr(each.annotations, "name", "renamed"))
+                return await super().batch(items, write)
+
+        running = asyncio.create_task(Scheduler(plugins=lambda: ALL).run(Meddling(store, 1)))
+        await until(store, is_assigned(store, "t1"))
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+        assert task(store, "t1").annotations.name == "renamed"
+
+
+async def test_what_the_store_does_not_take_is_decided_about_again() -> None:
+    clock = SimulatedClock()
+    async with running_store() as store:
+        await create(store, [make_node("a"), make_service("web"), make_task("t1")])
+        refused = asyncio.Event()
+
+        class Full(LeaderStore):
+            async def batch(self, items, write):  # type: ignore[no-untyped-def]
+                if not refused.is_set():
+                    refused.set()
+                    raise ResourceExhaustedError("the disk is full")
+                return await super().batch(items, write)
+
+        running = asyncio.create_task(Scheduler(plugins=lambda: ALL, clock=clock).run(Full(store, 1)))
+        await refused.wait()
+        await clock.advance(PAUSE_SECONDS)
+        await until(store, is_assigned(store, "t1"))
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_the_end_of_leadership_ends_the_run() -> None:
+    async with running_store() as store:
+        await create(store, [make_node("a"), make_service("web"), make_task("t1")])
+
+        with pytest.raises(NotLeaderError):
+            await Scheduler(plugins=lambda: ALL).run(store.writer(99))
+
+
 async def test_a_restored_snapshot_is_taken_as_a_new_beginning() -> None:
     async with running_store() as store, scheduling(store):
         await create(store, [make_node("a"), make_service("web"), make_task("t1")])
@@ -232,8 +285,6 @@ async def test_a_restored_snapshot_is_taken_as_a_new_beginning() -> None:
 
 
 async def test_nothing_of_a_term_is_left_when_it_ends() -> None:
-    import threading
-
     before = threading.active_count()
     async with running_store() as store, scheduling(store):
         await create(store, [make_node("a"), make_service("web"), make_task("t1")])
