@@ -175,6 +175,9 @@ class _Term:
             planner.set_service(service)
             self._due[id] = None
             return
+        if planner is not None and service is None:
+            self._adopt(RemovedServicePlanner(planner.service, self._world, planner))
+            return
         tasks = [] if planner is None else [task for slot in planner.slots.values() for task in slot.tasks.values()]
         planner = planner_for(service, self._world, id)
         for task in tasks:

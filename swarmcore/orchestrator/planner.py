@@ -11,6 +11,7 @@ import heapq
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from swarmcore.api.ids import IdSource
@@ -44,7 +45,7 @@ OLD_TASK_SECONDS = 60.0
 HELD_SECONDS = 5.0
 """How often a policy that could not answer is asked again."""
 
-PLAN_LIMIT = 1000
+PLAN_LIMIT = 600
 """Slots looked at, and about as many actions, in one call of `plan`: some milliseconds."""
 
 _RUNNING = TaskState.RUNNING
@@ -194,7 +195,8 @@ class ServicePlanner(ABC):
                 self._on_slot_gone(key)
                 slot = None
             self._look(key, slot, moment, actions)
-        if self.is_due and not self.touched and len(actions) < limit:
+        # Where many slots were looked at, the service has its turn in the next call.
+        if self.is_due and not self.touched and len(actions) < limit and looks <= limit // 2:
             self.is_due = False
             self._plan_service(moment, actions, limit)
         return actions
@@ -359,23 +361,32 @@ class ServicePlanner(ABC):
 
     def _clear_dead_slots(self, actions: list[Action], limit: int) -> None:
         """Forget the tasks of slots that are nobody's; what still runs is stopped first and deleted by the reaper."""
-        for key in list(self.dead):
+        for key in list(islice(self.dead, limit)):
             if len(actions) >= limit:
-                self.is_due = True
-                return
+                break
             del self.dead[key]
             for task in self.slots[key].tasks.values():
                 if has_ended(task) or task.status.state < TaskState.ASSIGNED:
                     actions.append(DeleteTask(task.id))
                 elif task.desired_state < TaskState.REMOVE:
                     actions.append(SetDesiredState(task.id, TaskState.REMOVE))
+        if self.dead:
+            self.is_due = True
 
 
 class RemovedServicePlanner(ServicePlanner):
     """A service that is gone: each of its tasks is to stop and to be forgotten."""
 
+    def __init__(self, service: Service, world: World, before: ServicePlanner | None = None) -> None:
+        """`before` served the service while it was there: its slots are taken over."""
+        super().__init__(service, world)
+        self._before = before
+        if before is not None:
+            self.slots = before.slots
+            self.touch_all()
+
     def key_of(self, task: Task) -> Key:
-        return task.slot or task.node_id
+        return self._before.key_of(task) if self._before is not None else task.slot or task.node_id
 
     def _place(self, key: Key) -> tuple[int, str]:
         raise NotImplementedError("a service that is gone gets no task")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from itertools import islice
 from typing import cast
 
 from swarmcore.api.objects_pb2 import Service, Task
@@ -11,7 +13,9 @@ from swarmcore.orchestrator.actions import Action, SetDesiredState
 from swarmcore.orchestrator.planner import Moment, World
 from swarmcore.orchestrator.slots import Key, Slot
 from swarmcore.orchestrator.updates import UpdatingPlanner
-from swarmcore.orchestrator.victims import choose_victims
+from swarmcore.orchestrator.victims import Standing, choose_victims, standing_of
+
+SLOTS_PER_SURVEY = 2000
 
 
 class ReplicatedPlanner(UpdatingPlanner):
@@ -22,9 +26,11 @@ class ReplicatedPlanner(UpdatingPlanner):
         self._lowest = 1
         """No number below is free."""
         self._victims: deque[int] = deque()
+        self._survey: Iterator[tuple[Key, Slot]] | None = None
+        self._standings: dict[int, Standing] = {}
 
     def set_service(self, service: Service) -> None:
-        self._victims.clear()
+        self._forget_victims()
         super().set_service(service)
 
     def touch_all(self) -> None:
@@ -50,11 +56,10 @@ class ReplicatedPlanner(UpdatingPlanner):
         if self.live > replicas:
             self._give_up(self.live - replicas, actions, limit)
             return
-        self._victims.clear()
+        self._forget_victims()
         if self.live < replicas:
             self._add(replicas - self.live, actions, limit)
-        if self.live <= replicas:
-            self._clear_dead_slots(actions, limit)
+        self._clear_dead_slots(actions, limit)
         self._plan_update(moment, actions, limit)
 
     def _add(self, count: int, actions: list[Action], limit: int) -> None:
@@ -74,17 +79,40 @@ class ReplicatedPlanner(UpdatingPlanner):
         self._lowest = number
 
     def _give_up(self, count: int, actions: list[Action], limit: int) -> None:
-        if len(self._victims) != count:
-            live = {
-                cast(int, key): self._active(slot) or [slot.newest()]
-                for key, slot in self.slots.items()
-                if slot.is_live
-            }
-            self._victims = deque(choose_victims(live, len(live) - count))
-        while self._victims and len(actions) < limit:
+        """Have surplus slots removed, in the order chosen when the surplus was first seen."""
+        if not self._victims and not self._choose_some():
+            self.is_due = True
+            return
+        while self._victims and count > 0 and len(actions) < limit:
             slot = self.slots.get(self._victims.popleft())
-            for task in slot.tasks.values() if slot is not None else ():
-                if task.desired_state < TaskState.REMOVE:
-                    actions.append(SetDesiredState(task.id, TaskState.REMOVE))
-        self._clear_dead_slots(actions, limit)
-        self.is_due = bool(self._victims)
+            if slot is None or not slot.is_live:
+                continue
+            count -= 1
+            actions.extend(
+                SetDesiredState(task.id, TaskState.REMOVE)
+                for task in slot.tasks.values()
+                if task.desired_state < TaskState.REMOVE
+            )
+        self.is_due = count > 0
+
+    def _choose_some(self) -> bool:
+        """Go on choosing who goes, for a part of the slots; True once it is done."""
+        if self._survey is None:
+            self._survey = iter(list(self.slots.items()))
+            self._standings.clear()
+        looked = 0
+        for key, slot in islice(self._survey, SLOTS_PER_SURVEY):
+            if slot.is_live and slot.tasks:
+                self._standings[cast(int, key)] = standing_of(self._active(slot) or [slot.newest()])
+            looked += 1
+        if looked == SLOTS_PER_SURVEY:
+            return False
+        self._survey = None
+        self._victims.extend(choose_victims(self._standings, self.service.spec.replicated.replicas))
+        self._standings.clear()
+        return True
+
+    def _forget_victims(self) -> None:
+        self._victims.clear()
+        self._standings.clear()
+        self._survey = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 import pytest
 
@@ -138,10 +139,12 @@ async def test_a_service_that_goes_back_to_the_ports_it_has_is_no_longer_refused
     await swarm.create_service(service("first", 8080))
     await swarm.create_service(service("second", 81))
     await swarm.settle()
+
+    def publish(port: int, changed: Service) -> None:
+        changed.spec.endpoint.ports[0].published_port = port
+
     for port in (8080, 81):
-        await swarm.update_service(
-            "second", lambda changed, port=port: setattr(changed.spec.endpoint.ports[0], "published_port", port)
-        )
+        await swarm.update_service("second", partial(publish, port))
         await swarm.settle()
 
     await add_task(swarm, "t", "second")

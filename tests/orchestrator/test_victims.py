@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 
 from swarmcore.api.objects_pb2 import Task
 from swarmcore.api.types_pb2 import TaskState
-from swarmcore.orchestrator.victims import choose_victims
+from swarmcore.orchestrator.victims import Standing, choose_victims, standing_of
 
 R, P = TaskState.RUNNING, TaskState.PREPARING
 
 
-def slots(*entries: tuple[int, str, TaskState.ValueType]) -> dict[int, list[Task]]:
+def slots(*entries: tuple[int, str, TaskState.ValueType]) -> dict[int, Standing]:
     made: dict[int, list[Task]] = {}
     for number, node, state in entries:
         task = Task(id=f"{number}-{node}", slot=number, node_id=node)
         task.status.state = state
         made.setdefault(number, []).append(task)
-    return made
+    return {number: standing_of(tasks) for number, tasks in made.items()}
 
 
 @pytest.mark.parametrize(
