@@ -16,7 +16,7 @@ from swarmcore.cli.connection import Manager, manager, with_fresh_read
 from swarmcore.cli.external_ca import parse_external_ca
 from swarmcore.cli.lookup import find_cluster
 from swarmcore.cli.service_flags import DURATION, PAIR, Value
-from swarmcore.cli.text import Page, duration, table, uses_colour
+from swarmcore.cli.text import Page, duration, enum_name, table, uses_colour
 
 CLUSTER = "default"
 
@@ -106,7 +106,10 @@ def cluster_page(cluster: Cluster) -> str:
         if spec.ca_config.external_cas:
             page.listing(
                 "External CAs",
-                [f"{ExternalCA.CAProtocol.Name(ca.protocol).lower()} {ca.url}" for ca in spec.ca_config.external_cas],
+                [
+                    f"{enum_name(ExternalCA.CAProtocol, ca.protocol).lower()} {ca.url}"
+                    for ca in spec.ca_config.external_cas
+                ],
             )
     page.add("Managers locked", "yes" if spec.encryption_config.auto_lock_managers else "no")
     driver = spec.task_defaults.log_driver

@@ -115,12 +115,22 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """Commands by name, imported when one runs. `lazy`: name → (module, one line of help)."""
+    """Commands by name, imported when one runs. `lazy`: name → (module, one line of help).
+
+    `more` adds commands to the group, and is called when one is asked for that is not there.
+    """
 
     command_class = Command
 
-    def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        lazy: Mapping[str, tuple[str, str]] | None = None,
+        more: Callable[[click.Group], None] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self.more = more
         self.lazy = dict(lazy or {})
         if not self.lazy:
             self.params.extend(global_options(hidden=True))
@@ -145,6 +155,10 @@ class Group(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None and not ctx.resilient_parsing:
+            if self.more is not None:
+                self.more(self)
+                self.more = None
+                return self.resolve_command(ctx, args)
             near = difflib.get_close_matches(name, [*self.list_commands(ctx), *ALIASES], n=1)
             hint = f": did you mean {near[0]!r}?" if near else ""
             ctx.fail(f"no such command {name!r}{hint}")

@@ -13,7 +13,7 @@ from swarmcore.cli.command_line import Group, example, output_option, quiet_opti
 from swarmcore.cli.connection import manager
 from swarmcore.cli.lookup import find_network
 from swarmcore.cli.service_flags import PAIR
-from swarmcore.cli.text import Page, table, uses_colour
+from swarmcore.cli.text import Page, enum_name, table, uses_colour
 
 Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -128,7 +128,7 @@ def inspect(network: str, output: str) -> None:
         page.add("Driver", ipam.driver.name)
         for config in ipam.configs:
             with page.section("Config"):
-                page.add("Family", IPAMConfig.AddressFamily.Name(config.family))
+                page.add("Family", enum_name(IPAMConfig.AddressFamily, config.family))
                 page.add("Subnet", config.subnet)
                 page.add("Range", config.range)
                 page.add("Gateway", config.gateway)

@@ -13,7 +13,7 @@ from swarmcore.api.types_pb2 import NodeRole, NodeStatus, RaftMemberStatus
 from swarmcore.cli.command_line import CliError, Group, example, output_option, quiet_option
 from swarmcore.cli.connection import Manager, manager, with_fresh_read
 from swarmcore.cli.lookup import find_node, node_name
-from swarmcore.cli.text import table, uses_colour
+from swarmcore.cli.text import enum_name, table, uses_colour
 
 HEADERS = ("ID", "Name", "Membership", "Status", "Availability", "Manager status")
 _DONE = {
@@ -31,7 +31,7 @@ def command() -> None:
 def manager_status(node: Node) -> str:
     """`REACHABLE *` for the leader; empty for a worker."""
     if node.HasField("manager_status"):
-        word = RaftMemberStatus.Reachability.Name(node.manager_status.reachability)
+        word = enum_name(RaftMemberStatus.Reachability, node.manager_status.reachability)
         return f"{word} *" if node.manager_status.leader else word
     return "UNKNOWN" if node.spec.desired_role == NodeRole.MANAGER else ""
 
@@ -40,9 +40,9 @@ def node_row(node: Node) -> tuple[str, ...]:
     return (
         node.id,
         node_name(node) if node.spec.annotations.name or node.description.hostname else "",
-        NodeSpec.Membership.Name(node.spec.membership),
-        NodeStatus.State.Name(node.status.state),
-        NodeSpec.Availability.Name(node.spec.availability),
+        enum_name(NodeSpec.Membership, node.spec.membership),
+        enum_name(NodeStatus.State, node.status.state),
+        enum_name(NodeSpec.Availability, node.spec.availability),
         manager_status(node),
     )
 

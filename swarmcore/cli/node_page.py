@@ -11,7 +11,7 @@ from swarmcore.api.types_pb2 import NodeRole, NodeStatus, RaftMemberStatus, Reso
 from swarmcore.cli.connection import Manager
 from swarmcore.cli.lookup import Names
 from swarmcore.cli.task_table import runs, task_table
-from swarmcore.cli.text import Page, cpus, memory
+from swarmcore.cli.text import Page, cpus, enum_name, memory
 
 
 def show(to: Manager, node: Node, *, every: bool, as_json: bool) -> None:
@@ -39,21 +39,21 @@ def node_page(node: Node) -> str:
     page.add("ID", node.id)
     page.add("Name", node.spec.annotations.name)
     page.add("Hostname", node.description.hostname)
-    page.add("Role", NodeRole.Name(node.role))
+    page.add("Role", enum_name(NodeRole, node.role))
     if node.spec.desired_role != node.role:
-        page.add("Desired role", NodeRole.Name(node.spec.desired_role))
-    page.add("Membership", NodeSpec.Membership.Name(node.spec.membership))
+        page.add("Desired role", enum_name(NodeRole, node.spec.desired_role))
+    page.add("Membership", enum_name(NodeSpec.Membership, node.spec.membership))
     if node.spec.annotations.labels:
         page.listing("Node Labels", dict(node.spec.annotations.labels))
     with page.section("Status"):
-        page.add("State", NodeStatus.State.Name(node.status.state))
+        page.add("State", enum_name(NodeStatus.State, node.status.state))
         page.add("Message", node.status.message)
-        page.add("Availability", NodeSpec.Availability.Name(node.spec.availability))
+        page.add("Availability", enum_name(NodeSpec.Availability, node.spec.availability))
         page.add("Address", node.status.addr)
     if node.HasField("manager_status"):
         with page.section("Manager status"):
             page.add("Address", node.manager_status.addr)
-            page.add("Raft status", RaftMemberStatus.Reachability.Name(node.manager_status.reachability))
+            page.add("Raft status", enum_name(RaftMemberStatus.Reachability, node.manager_status.reachability))
             page.add("Leader", "yes" if node.manager_status.leader else "no")
     _add_description(page, node)
     return str(page)

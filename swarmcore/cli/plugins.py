@@ -9,7 +9,7 @@ import click
 from swarmcore.api.plugins_pb2 import ListPluginsRequest, ListPluginsResponse, Plugin
 from swarmcore.cli.command_line import CliError, Group, example, output_option
 from swarmcore.cli.connection import manager
-from swarmcore.cli.text import Page, table, uses_colour
+from swarmcore.cli.text import Page, enum_name, table, uses_colour
 
 HEADERS = ("NAME", "STATE", "VERSION", "PROVIDES", "ORDER", "CALLS", "P99", "NOTE")
 
@@ -60,14 +60,14 @@ def _is_leader(node_id: str) -> bool:
 
 
 def state_word(plugin: Plugin) -> str:
-    return Plugin.State.Name(plugin.state).lower()
+    return enum_name(Plugin.State, plugin.state).lower()
 
 
 def headline(report: ListPluginsResponse, is_leader: bool) -> str:
     """`manager mgr-1 (leader)   API 1.0   set #14   9 ok, 1 failing, 1 error`."""
     counts = Counter(plugin.state for plugin in report.plugins)
     order = [Plugin.OK, *(state for state in Plugin.State.values() if state != Plugin.OK)]
-    words = ", ".join(f"{counts[s]} {Plugin.State.Name(s).lower()}" for s in order if counts[s]) or "no plugins"
+    words = ", ".join(f"{counts[s]} {enum_name(Plugin.State, s).lower()}" for s in order if counts[s]) or "no plugins"
     leader = " (leader)" if is_leader else ""
     name = report.hostname or report.node_id
     return f"manager {name}{leader}   API {report.api_version}   set #{report.set_number}   {words}"

@@ -9,6 +9,7 @@ from swarmcore.api.objects_pb2 import Service, Task
 from swarmcore.api.specs_pb2 import TaskSpec
 from swarmcore.api.types_pb2 import TaskState, UpdateStatus
 from swarmcore.cli.task_table import state_name
+from swarmcore.cli.text import enum_name
 
 _FAILED_UPDATE = (UpdateStatus.PAUSED, UpdateStatus.ROLLBACK_PAUSED)
 STAGES = (
@@ -174,7 +175,7 @@ def _update_failure(service: Service, tasks: Iterable[Task], wants_rollback: boo
     if not ended_badly:
         return ""
     culprit = next((task for task in tasks if task.id in status.message and task.status.err), None)
-    reason = f"{status.message or UpdateStatus.UpdateState.Name(status.state).lower()}"
+    reason = f"{status.message or enum_name(UpdateStatus.UpdateState, status.state).lower()}"
     return f"{reason}: {culprit.status.err}" if culprit is not None else reason
 
 

@@ -13,7 +13,7 @@ from swarmcore.api.types_pb2 import Mount, PortConfig, Resources, RestartPolicy,
 from swarmcore.cli.connection import Manager
 from swarmcore.cli.lookup import Names
 from swarmcore.cli.task_table import runs, task_table
-from swarmcore.cli.text import Page, ago, cpus, duration, memory
+from swarmcore.cli.text import Page, ago, cpus, duration, enum_name, memory
 
 
 def what_runs(task: TaskSpec) -> str:
@@ -89,7 +89,7 @@ def _job(page: Page, service: Service) -> None:
 
 def _update_status(page: Page, status: UpdateStatus) -> None:
     with page.section("Update Status"):
-        page.add("State", UpdateStatus.UpdateState.Name(status.state))
+        page.add("State", enum_name(UpdateStatus.UpdateState, status.state))
         page.add("Started", ago(status.started_at))
         if status.state in (UpdateStatus.COMPLETED, UpdateStatus.ROLLBACK_COMPLETED):
             page.add("Completed", ago(status.completed_at))
@@ -188,7 +188,7 @@ def add_attachments(page: Page, container: ContainerSpec) -> None:
 
 
 def _mount(mount: Mount) -> str:
-    kind = Mount.Type.Name(mount.type).lower()
+    kind = enum_name(Mount.Type, mount.type).lower()
     source = f"{mount.source}:" if mount.source else ""
     return f"{kind} {source}{mount.target}{' (read-only)' if mount.readonly else ''}"
 
@@ -209,7 +209,7 @@ def _policies(page: Page, spec: ServiceSpec) -> None:
     restart = spec.task.restart
     if spec.task.HasField("restart") and restart != RestartPolicy(condition=RestartPolicy.ANY):
         with page.section("Restart"):
-            page.add("Condition", RestartPolicy.RestartCondition.Name(restart.condition))
+            page.add("Condition", enum_name(RestartPolicy.RestartCondition, restart.condition))
             if restart.HasField("delay"):
                 page.add("Delay", duration(restart.delay.seconds, restart.delay.nanos))
             page.add("Max attempts", restart.max_attempts or None)
@@ -221,18 +221,18 @@ def _policies(page: Page, spec: ServiceSpec) -> None:
                 page.add("Parallelism", config.parallelism or "all at once")
                 if config.HasField("delay"):
                     page.add("Delay", duration(config.delay.seconds, config.delay.nanos))
-                page.add("On failure", UpdateConfig.FailureAction.Name(config.failure_action))
-                page.add("Order", UpdateConfig.UpdateOrder.Name(config.order))
+                page.add("On failure", enum_name(UpdateConfig.FailureAction, config.failure_action))
+                page.add("Order", enum_name(UpdateConfig.UpdateOrder, config.order))
 
 
 def add_ports(page: Page, service: Service) -> None:
     for each in service.endpoint.ports or service.spec.endpoint.ports:
         with page.section("Port"):
             page.add("Name", each.name)
-            page.add("Protocol", PortConfig.Protocol.Name(each.protocol).lower())
+            page.add("Protocol", enum_name(PortConfig.Protocol, each.protocol).lower())
             page.add("Port", each.target_port)
             page.add("SwarmPort", each.published_port or None)
-            page.add("Mode", PortConfig.PublishMode.Name(each.publish_mode).lower())
+            page.add("Mode", enum_name(PortConfig.PublishMode, each.publish_mode).lower())
 
 
 def add_status(page: Page, task: Task) -> None:
@@ -256,10 +256,8 @@ def add_status(page: Page, task: Task) -> None:
             if status.state > TaskState.RUNNING:
                 page.add("ExitCode", status.container.exit_code)
         if status.port_status.ports:
-            page.listing(
-                "Ports",
-                [
-                    f"0.0.0.0:{each.published_port}->{each.target_port}/{PortConfig.Protocol.Name(each.protocol).lower()}"
-                    for each in status.port_status.ports
-                ],
-            )
+            page.listing("Ports", [_published(port) for port in status.port_status.ports])
+
+
+def _published(port: PortConfig) -> str:
+    return f"0.0.0.0:{port.published_port}->{port.target_port}/{enum_name(PortConfig.Protocol, port.protocol).lower()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -22,9 +23,18 @@ COMMANDS = {
 }
 
 
+def add_plugin_commands(group: click.Group) -> None:
+    """Ask the plugins that are installed here for commands; those that fail are named on stderr."""
+    from swarmcore.plugin import loader
+
+    for failure in loader.load(role="manager", log=lambda _: None).extend_cli(group):
+        print(f"Warning: {failure}", file=sys.stderr)
+
+
 @click.group(
     cls=Group,
     lazy=COMMANDS,
+    more=add_plugin_commands,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 110},
     params=global_options(hidden=False),
     epilog=example(
@@ -53,6 +63,9 @@ def main() -> None:
     """The console script: one line on stderr for what goes wrong, exit code 1; 2 for wrong usage."""
     # gRPC's core logs to stderr by itself; what matters of it arrives as an error.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that can't show a letter is no reason to fail
     try:
         code = command.main(prog_name="swarmctl", standalone_mode=False)
     except click.UsageError as error:

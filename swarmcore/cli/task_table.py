@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from swarmcore.api.objects_pb2 import Task
 from swarmcore.api.types_pb2 import TaskState
 from swarmcore.cli.lookup import Names
-from swarmcore.cli.text import ago, table, uses_colour
+from swarmcore.cli.text import ago, enum_name, table, uses_colour
 
 HEADERS = ("Task ID", "Service", "Slot", "Image", "Desired State", "Last State", "Node")
 
 
 def state_name(state: int) -> str:
-    return TaskState.Name(state) if state in TaskState.values() else str(state)  # type: ignore[arg-type]
+    return enum_name(TaskState, state)
 
 
 def runs(task: Task) -> bool:

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -42,6 +42,16 @@ def clean(text: str) -> str:
     """`text` in one line and without control characters: what a node or an engine says may hold anything."""
     line = " ".join(text.split())
     return line if line.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
+class _Enum(Protocol):
+    def values(self) -> list[Any]: ...
+    def Name(self, number: Any, /) -> str: ...
+
+
+def enum_name(enum: _Enum, value: int) -> str:
+    """The name of an enum's value; its number where a newer manager has one that this version does not know."""
+    return enum.Name(value) if value in enum.values() else str(value)
 
 
 def uses_colour() -> bool:

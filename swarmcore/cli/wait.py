@@ -162,7 +162,7 @@ def _follow(
     wants_rollback = service.update_status.state == UpdateStatus.ROLLBACK_STARTED
     # One look can come before the manager's first step: an update's is seen in its status, a global service's in tasks.
     looks_needed = 2 if service.HasField("previous_spec") or service.spec.WhichOneof("mode") == "global" else 1
-    looks, answered = 0, monotonic()
+    looks, answered, is_silent = 0, monotonic(), False
     filters = pb.ListTasksRequest.Filters(service_ids=[service.id])
     while True:
         asked = monotonic()
@@ -174,9 +174,12 @@ def _follow(
                 raise CliError(f"service {service.spec.annotations.name} was removed meanwhile") from None
             if error.code not in _PASSING or monotonic() - answered > PATIENCE_SECONDS:
                 raise
+            if not is_silent:
+                shown.say(f"The manager does not answer; asking again for {PATIENCE_SECONDS:g} s.")
+            is_silent = True
             sleep(POLL_SECONDS * POLL_SHARE)
             continue
-        answered = monotonic()
+        answered, is_silent = monotonic(), False
         state = progress(now, tasks, wants_rollback=wants_rollback)
         shown.show(now, state)
         if state.failure:

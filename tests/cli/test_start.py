@@ -5,10 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import click
 import pytest
 
+from swarmcore.cli import swarmctl
 from swarmcore.cli.swarmctl import COMMANDS
-from swarmcore.testing.control_socket import Ctl, FakeManager, three_nodes
+from swarmcore.plugin.plugin_set import PluginSet
+from swarmcore.testing.control_socket import Ctl, FakeManager, a_node, three_nodes
 
 # asyncio is not among them: gRPC imports it, whatever of gRPC is used.
 SLOW = (
@@ -84,3 +87,46 @@ def test_flags_for_all_commands_stand_before_or_after_the_command(manager: FakeM
 
     assert bare_ctl("--socket", manager.socket, "node", "ls").code == 0
     assert bare_ctl("node", "ls", "-s", f"unix://{manager.socket}").code == 0
+
+
+def test_a_command_that_only_a_plugin_has_is_found_there(bare_ctl: Ctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    def add(group: click.Group) -> None:
+        @group.command("gpus")
+        def gpus() -> None:
+            click.echo("two of them")
+
+    def fail(group: click.Group) -> None:
+        raise KeyError("nope")
+
+    plugins = PluginSet(commands={"gpu": add, "bad": fail})
+    monkeypatch.setattr("swarmcore.plugin.loader.load", lambda **_: plugins)
+    monkeypatch.setattr(swarmctl.command, "commands", dict(swarmctl.command.commands))
+    monkeypatch.setattr(swarmctl.command, "more", swarmctl.add_plugin_commands)
+
+    shown = bare_ctl("gpus")
+
+    assert (shown.code, shown.out, shown.err) == (0, "two of them\n", "Warning: plugin 'bad': KeyError: 'nope'\n")
+    assert "no such command 'nosuch'" in bare_ctl("nosuch").err
+
+
+def test_a_letter_that_the_terminal_lacks_is_replaced(manager: FakeManager) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-c", "import sys; from swarmcore.cli.swarmctl import main; main()", "plugins"],
+        env={"SWARM_SOCKET": manager.socket, "PYTHONIOENCODING": "iso8859-5"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert "31 ?s" in shown.stdout
+
+
+def test_a_value_that_a_newer_manager_has_is_shown_as_its_number(manager: FakeManager, ctl: Ctl) -> None:
+    three_nodes(manager)
+    node = a_node("new", "docker9")
+    node.status.state = 99  # type: ignore[assignment]
+    manager.put(node)
+
+    assert "docker9  ACCEPTED    99      ACTIVE" in ctl("node", "ls").out
+    assert "State            : 99" in ctl("node", "inspect", "docker9").out
+    assert '"state": 99' in ctl("node", "inspect", "docker9", "-o", "json").out

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import click
+import grpc
 import pytest
 
 from swarmcore.api.objects_pb2 import Service
 from swarmcore.api.types_pb2 import TaskState, UpdateStatus
 from swarmcore.cli.command_line import CliError, Settings
-from swarmcore.cli.connection import Manager
+from swarmcore.cli.connection import CallError, Manager
 from swarmcore.cli.lookup import Names
 from swarmcore.cli.wait import LiveDisplay, PlainDisplay, wait_until_converged
 from swarmcore.testing.control_socket import Ctl, FakeManager, a_task, three_nodes
@@ -154,3 +157,40 @@ def test_a_failing_wait_ends_the_command_with_1_after_the_id(manager: FakeManage
 
     assert (shown.code, shown.out) == (1, "s1\n")
     assert "Error: 1 of 1 tasks of web ended and are not restarted: task: non-zero exit (1)" in shown.err
+
+
+def test_a_manager_that_is_away_for_a_while_is_asked_again(
+    manager: FakeManager,
+    to: Manager,
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    real, lost = to.call, [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAVAILABLE]
+
+    def call(method: Any, request: Any) -> Any:
+        if lost:
+            raise CallError("gone", lost.pop())
+        return real(method, request)
+
+    monkeypatch.setattr(to, "call", call)
+    manager.put(a_task("a", service, 1), a_task("b", service, 2))
+
+    wait_until_converged(to, service, display=PlainDisplay(), sleep=lambda _: None)
+
+    assert capsys.readouterr().err == "The manager does not answer; asking again for 60 s.\nweb: 2/2 running\n"
+
+
+def test_a_manager_that_stays_away_ends_the_waiting(
+    to: Manager, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(method: Any, request: Any) -> Any:
+        raise CallError("gone", grpc.StatusCode.UNAVAILABLE)
+
+    monkeypatch.setattr(to, "call", call)
+    times = itertools.count(step=20)
+
+    with pytest.raises(CallError, match="gone"):
+        wait_until_converged(
+            to, service, display=PlainDisplay(), sleep=lambda _: None, monotonic=lambda: float(next(times))
+        )
