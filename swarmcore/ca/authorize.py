@@ -31,6 +31,8 @@ log = logging.getLogger("swarmcore.ca")
 
 REMEMBERED_CERTIFICATES = 4096
 RAFT_SERVICES = ("/swarmcore.v1.Raft", "/docker.swarmkit.v1.Raft")
+LONG_CALLS = frozenset({"/docker.swarmkit.v1.NodeCA/NodeCertificateStatus"})
+"""Unary, and yet they wait for something that may take days."""
 STOPPING = "this manager is stopping: ask another one"
 _CODES: dict[Status, grpc.StatusCode] = {Status(code.value[0]): code for code in grpc.StatusCode}
 
@@ -62,7 +64,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         """Say who calls; raises PermissionDeniedError."""
 
     def end_streams(self) -> None:
-        """End every RPC that streams, now and later, with UNAVAILABLE: their callers go elsewhere."""
+        """End every RPC that streams or waits, now and later, with UNAVAILABLE: their callers go elsewhere."""
         self._is_stopping = True
         for task in list(self._streams):
             task.cancel()
@@ -87,18 +89,20 @@ class Interceptor(grpc.aio.ServerInterceptor):
             "response_serializer": handler.response_serializer,
         }
         if not handler.request_streaming and not handler.response_streaming:
-            return grpc.unary_unary_rpc_method_handler(self._one(method, handler.unary_unary), **coders)
+            return grpc.unary_unary_rpc_method_handler(
+                self._one(method, handler.unary_unary, method in LONG_CALLS), **coders
+            )
         if not handler.response_streaming:
             return grpc.stream_unary_rpc_method_handler(self._one(method, handler.stream_unary, True), **coders)
         if not handler.request_streaming:
             return grpc.unary_stream_rpc_method_handler(self._many(method, handler.unary_stream), **coders)
         return grpc.stream_stream_rpc_method_handler(self._many(method, handler.stream_stream), **coders)
 
-    def _one(self, method: str, inner: Behaviour, is_stream: bool = False) -> Behaviour:
+    def _one(self, method: str, inner: Behaviour, is_long: bool) -> Behaviour:
         async def answer(request: Any, context: Context) -> Any:
             try:
                 set_caller(self.authorize(method, context))
-                if not is_stream:
+                if not is_long:
                     return await _settled(inner(request, context))
                 with self._stream():
                     return await _settled(inner(request, context))

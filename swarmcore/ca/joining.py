@@ -118,6 +118,7 @@ async def _certificate(
             csr=attempt.csr, ca_digest=root.digest, role=credential.role, secret=credential.secret
         )
     asked = request.CertificateRequest(csr=attempt.csr, token=token, role=credential.role, availability=availability)
+    is_lost = False
     while True:
         if not attempt.node_id:
             attempt = await _try(lambda attempt=attempt: _ask(root, attempt, address, asked), address, clock)  # type: ignore[misc]
@@ -128,7 +129,9 @@ async def _certificate(
             files.forget_join_attempt()
             raise ConfigurationError(f"the manager at {address} refused this node: {error}") from None
         except UnavailableError as error:
-            log.warning("lost the manager at %s: %s; asking on", address, error)
+            if not is_lost:
+                log.warning("lost the manager at %s: %s; asking on until it is back", address, error)
+            is_lost = True
             await clock.sleep_until(clock.monotonic() + PAUSE_SECONDS)
 
 

@@ -289,6 +289,25 @@ class SecurityConfig:
         self.install(chain, key)
         log.info("renewed the certificate of node %s as a %s", self.node_id, NodeRole.Name(self.role).lower())
 
+    def renew_locally(self, root: RootCA) -> None:
+        """Sign a new certificate for this manager with the root's key, out of its own copy of the store.
+
+        For a manager whose certificate has expired: no other manager talks to it any more, and after a power-off of
+        the whole cluster they are all in this state. Raises ConfigurationError for the key of another root.
+        """
+        if self.role != NodeRole.MANAGER:
+            raise ConfigurationError("only a manager may sign its own certificate")
+        key = new_key()
+        chain = root.sign(
+            public_key_of_csr(new_csr(key)),
+            node_id=self.node_id,
+            role=self.role,
+            cluster_id=self.cluster_id,
+            now=self._clock.now(),
+        )
+        self.install(chain, key)
+        log.warning("signed the expired certificate of manager %s anew with the cluster's own root key", self.node_id)
+
     # Credentials
 
     def open_channel(self, address: str) -> grpc.aio.Channel:

@@ -16,14 +16,12 @@ from swarmcore.api.caller import Caller, current_caller
 from swarmcore.api.ids import IdSource, new_id
 from swarmcore.api.objects_pb2 import Cluster, Node
 from swarmcore.api.specs_pb2 import NodeSpec
-from swarmcore.api.types_pb2 import Certificate, IssuanceStatus, JoinTokens, NodeRole
-from swarmcore.api.types_pb2 import RootCA as RootCAMessage
+from swarmcore.api.types_pb2 import Certificate, IssuanceStatus, NodeRole
 from swarmcore.ca import proof
 from swarmcore.ca.acceptance import AcceptanceChain, AcceptRuleLike
 from swarmcore.ca.issuing import Signer, is_waiting
 from swarmcore.ca.root import RootCA, public_key_of_csr
 from swarmcore.ca.security import SecurityConfig
-from swarmcore.ca.tokens import rotate_join_tokens
 from swarmcore.clock import Clock, SystemClock
 from swarmcore.errors import (
     AbortedError,
@@ -47,16 +45,6 @@ REMEMBERED_REQUESTS = 10_000
 ID_ATTEMPTS = 3
 MAX_TOKEN_CHARACTERS = 1024
 FINAL = (IssuanceStatus.ISSUED, IssuanceStatus.FAILED, IssuanceStatus.ROTATE)
-
-
-def root_ca_of_new_cluster(root: RootCA) -> RootCAMessage:
-    """What the first leader writes into the cluster object: root, key and fresh join tokens."""
-    return RootCAMessage(
-        ca_key=root.key_pem or b"",
-        ca_cert=root.certificate_pem,
-        ca_cert_hash=root.hash,
-        join_tokens=rotate_join_tokens(JoinTokens(), ca_digest=root.digest, worker=True, manager=True),
-    )
 
 
 class CertificateAuthority(CAServicer, NodeCAServicer):

@@ -14,6 +14,7 @@ import resource
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ log = logging.getLogger("swarmcore.node")
 MAX_RECEIVE_BYTES = 4 * 1024 * 1024
 STOP_SECONDS = 4.0
 WANTED_FILES = 65_536
+FOLDER_PREFIX = "swarmd-sockets-"
+STALE_SECONDS = 60.0
+MAX_BASE_BYTES = 70
 
 Service = tuple[Callable[[Any, Any], None], Any]
 """A generated `add_…Servicer_to_server`, and the servicer."""
@@ -41,6 +45,8 @@ SERVER_OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
     ("grpc.max_send_message_length", -1),
     ("grpc.server_handshake_timeout_ms", 10_000),
+    # A manager forwards for all its agents over one connection; a stranger must not open streams without end.
+    ("grpc.max_concurrent_streams", 16_384),
     # Stock engines ping as they like: never answer that with a GOAWAY.
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
@@ -154,7 +160,16 @@ def _server(interceptor: Interceptor, services: Sequence[Service]) -> grpc.aio.S
 
 
 def _private_folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="swarmd-"))  # mkdtemp makes it 0700
+    """A fresh folder, mode 0700, for sockets. Those that a killed manager left behind are removed."""
+    base = Path(tempfile.gettempdir())
+    if len(os.fsencode(base)) > MAX_BASE_BYTES:
+        base = Path("/tmp")  # a socket's path has 107 bytes at most
+    for left in base.glob(FOLDER_PREFIX + "*"):
+        with contextlib.suppress(OSError):
+            is_old = left.stat().st_uid == os.geteuid() and time.time() - left.stat().st_mtime > STALE_SECONDS
+            if is_old and not any(_is_answered(path) for path in left.iterdir()):
+                shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=base))
 
 
 def bind_tcp(listen: str) -> socket.socket:

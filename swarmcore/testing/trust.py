@@ -15,8 +15,9 @@ from swarmcore.api.specs_pb2 import NodeSpec
 from swarmcore.api.types_pb2 import NodeRole
 from swarmcore.ca.acceptance import AcceptRuleLike
 from swarmcore.ca.security import SecurityConfig
-from swarmcore.ca.server import CertificateAuthority, root_ca_of_new_cluster
+from swarmcore.ca.server import CertificateAuthority
 from swarmcore.clock import Clock, SystemClock
+from swarmcore.manager.bootstrap import Founder, ensure_cluster
 from swarmcore.node.listeners import Listener, Service, serve_remote
 from swarmcore.plugin.loader import load
 from swarmcore.plugin.plugin_set import PluginSet
@@ -70,14 +71,15 @@ def write_first_objects(tx: Transaction, security: SecurityConfig) -> None:
     """What a first leader writes: the cluster and its own node."""
     root = security.root_with_key
     assert root is not None
-    cluster = Cluster(id=security.cluster_id)
-    cluster.spec.annotations.name = "default"
-    cluster.root_ca.CopyFrom(root_ca_of_new_cluster(root))
-    tx.cluster.create(cluster)
-    node = Node(id=security.node_id, role=NodeRole.MANAGER)
-    node.spec.desired_role = NodeRole.MANAGER
-    node.spec.membership = NodeSpec.ACCEPTED
-    tx.node.create(node)
+    founder = Founder(
+        node_id=security.node_id,
+        cluster_id=security.cluster_id,
+        certificate=security.material.chain_pem,
+        root_certificate=root.certificate_pem,
+        root_key=root.key_pem,
+        root_digest=root.digest,
+    )
+    ensure_cluster(tx, founder)
 
 
 @contextlib.asynccontextmanager

@@ -22,7 +22,7 @@ from swarmcore.api.types_pb2 import IssuanceStatus, NodeRole
 from swarmcore.ca.files import CertificateFolder
 from swarmcore.ca.renewal import FORCED_PAUSE_SECONDS, Renewer, backoff, renewal_moment
 from swarmcore.ca.request import RefusedError
-from swarmcore.ca.root import Identity, new_csr, new_key, public_key_of_csr
+from swarmcore.ca.root import Identity, RootCA, new_csr, new_key, public_key_of_csr
 from swarmcore.ca.security import Material, SecurityConfig
 from swarmcore.errors import ConfigurationError, UnavailableError
 from swarmcore.node.listeners import Service, serve_control
@@ -299,3 +299,18 @@ async def test_a_manager_renews_itself_over_its_own_control_socket(tmp_path: Pat
 
     assert manager.security.material.key_pem != before.key_pem
     assert manager.security.role == NodeRole.MANAGER
+
+
+async def test_a_manager_whose_certificate_expired_signs_itself_a_new_one(tmp_path: Path) -> None:
+    async with trusted_manager(tmp_path / "m") as manager:
+        old = await _expired_node(manager, tmp_path / "n", "second-manager", NodeRole.MANAGER)
+        worker = await _expired_node(manager, tmp_path / "w", "worker", NodeRole.WORKER)
+        root_ca = manager.cluster.root_ca
+
+        old.renew_locally(RootCA(root_ca.ca_cert, root_ca.ca_key))
+        with pytest.raises(ConfigurationError, match="only a manager"):
+            worker.renew_locally(RootCA(root_ca.ca_cert, root_ca.ca_key))
+        with pytest.raises(ConfigurationError, match="not signed by the trusted root CA"):
+            old.renew_locally(RootCA.create(now=time.time()))
+
+    assert not old.is_expired and old.node_id == "second-manager"

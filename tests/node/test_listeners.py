@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 import ssl
 import stat
+import tempfile
 import time
+import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,7 @@ from swarmcore.api.health_pb2_grpc import HealthServicer, HealthStub, add_Health
 from swarmcore.api.types_pb2 import NodeRole
 from swarmcore.ca.security import SecurityConfig
 from swarmcore.errors import ConfigurationError, NotFoundError
+from swarmcore.node import listeners
 from swarmcore.node.listeners import MAX_RECEIVE_BYTES, Listener, Service, serve_control, serve_remote
 from swarmcore.testing.store import running_store
 from swarmcore.testing.trust import trusted_manager
@@ -97,7 +102,7 @@ async def test_the_control_socket_belongs_to_its_owner_alone(tmp_path: Path) -> 
         modes = [stat.S_IMODE(each.stat().st_mode) for each in (path, path.parent)]
 
     assert modes == [0o600, 0o700]
-    assert not any((tmp_path / "run").iterdir())  # noqa: ASYNC240 - a test may block
+    assert not any((tmp_path / "run").iterdir())
 
 
 async def test_a_folder_that_is_there_keeps_its_mode_and_a_stale_socket_is_replaced(tmp_path: Path) -> None:
@@ -195,9 +200,6 @@ async def test_nothing_older_than_tls_1_2_is_spoken(tmp_path: Path) -> None:
 
 
 def _speak_old_tls(host: str, port: int) -> None:
-    import socket
-    import warnings
-
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -250,3 +252,35 @@ async def test_many_garbage_connections_do_not_disturb_a_join(tmp_path: Path) ->
         assert joined.role == NodeRole.WORKER
         for _, writer in idle:
             writer.close()
+
+
+async def test_a_stop_does_not_wait_for_those_who_wait_for_the_operator(tmp_path: Path) -> None:
+    async with trusted_manager(tmp_path / "m") as manager:
+        with manager.store.subscribe(("node",)) as changes:
+            joining = asyncio.create_task(SecurityConfig.join(tmp_path / "n", manager.address, ""))
+            await changes.get()
+            async with asyncio.timeout(10):
+                while not manager.authority._waiters._waiting:  # noqa: ASYNC110 - it has no event for tests
+                    await asyncio.sleep(0)
+            started = time.monotonic()
+            await manager.listener.aclose(30)
+            assert time.monotonic() - started < 5
+        joining.cancel()
+        await asyncio.gather(joining, return_exceptions=True)
+
+
+def test_what_a_killed_manager_left_behind_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    old, alive = (tmp_path / f"{listeners.FOLDER_PREFIX}{name}" for name in ("old", "alive"))
+    for folder in (old, alive):
+        folder.mkdir()
+    with socket.socket(socket.AF_UNIX) as dead, socket.socket(socket.AF_UNIX) as live:
+        dead.bind(str(old / "nodes"))
+        live.bind(str(alive / "nodes"))
+        live.listen()
+        for folder in (old, alive):
+            os.utime(folder, (0, 0))
+        fresh = listeners._private_folder()
+
+    assert set(tmp_path.iterdir()) == {alive, fresh}
+    assert stat.S_IMODE(fresh.stat().st_mode) == 0o700
