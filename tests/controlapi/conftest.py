@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from swarmcore.api.objects_pb2 import Cluster, Node
-from swarmcore.api.specs_pb2 import ClusterSpec, ServiceSpec
-from swarmcore.api.types_pb2 import Annotations, NodeRole, RaftMemberStatus, RootCA
+from swarmcore.api.specs_pb2 import ClusterSpec
+from swarmcore.api.types_pb2 import NodeRole, RaftMemberStatus, RootCA
 from swarmcore.controlapi.control import ControlService
+from swarmcore.errors import SwarmError
 from swarmcore.store.store import Store
 from swarmcore.store.transaction import Transaction
 from swarmcore.testing.clock import SimulatedClock
@@ -71,8 +72,18 @@ class Setup:
 
         await self.store.update(write)
 
+    def add_member(self, node_id: str, **more: Any) -> None:
+        """Let raft know a manager."""
+        self.members.append(FakeMember(node_id=node_id, **more))
 
-Specs = Callable[..., ServiceSpec]
+    async def refused(self, call: Awaitable[object], error: type[SwarmError], text: str) -> None:
+        """The call is refused in these words, and nothing was written."""
+        before = self.store.version
+        with pytest.raises(error) as caught:
+            await call
+        assert text in str(caught.value)
+        assert str(caught.value).isprintable()
+        assert self.store.version == before
 
 
 def make_setup(store: Store) -> Setup:
@@ -94,10 +105,3 @@ def make_setup(store: Store) -> Setup:
 async def setup() -> AsyncIterator[Setup]:
     async with running_store() as store:
         yield make_setup(store)
-
-
-def container_service(name: str = "web", replicas: int = 2, image: str = "nginx:1") -> ServiceSpec:
-    spec = ServiceSpec(annotations=Annotations(name=name))
-    spec.replicated.replicas = replicas
-    spec.task.container.image = image
-    return spec
