@@ -241,7 +241,8 @@ class Sessions:
 
     def _notice_managers(self) -> None:
         peers = list(self._managers())
-        if peers != self._peers:
+        # An agent forgets every manager that is not listed, so an empty list would strand it for good.
+        if peers and peers != self._peers:
             self._peers = peers
             self.push_all()
 

@@ -216,6 +216,17 @@ async def test_the_session_hears_of_its_node_the_managers_and_the_keys(world: An
     assert agent.session.messages[-1].node.spec.availability == 2
 
 
+async def test_an_agent_is_never_left_without_a_manager_to_turn_to(world: Any) -> None:
+    await world.add_nodes("n1")
+    agent = await world.agent("n1")
+    world.managers.clear()
+
+    await world.clock.advance(3)
+    again = await world.agent("n1", session_id=agent.session_id)
+
+    assert [manager.peer.node_id for manager in again.session.messages[0].managers] == ["manager-1"]
+
+
 async def test_what_does_not_concern_a_session_is_not_sent_to_it(world: Any) -> None:
     await world.add_nodes("n1", "n2")
     agent = await world.agent("n1")
