@@ -13,7 +13,11 @@ def parse_external_ca(text: str) -> ExternalCA:
     """Read one external CA; raises ValueError in words."""
     ca = ExternalCA()
     protocol = ""
-    for part in next(iter(csv.reader([text])), []):
+    try:
+        parts = next(csv.reader([text], strict=True), [])
+    except csv.Error as error:
+        raise ValueError(f"{text!r} is not a comma-separated list: {error}") from None
+    for part in parts:
         key, equals, value = part.partition("=")
         key = key.strip().lower()
         if not equals or not key:

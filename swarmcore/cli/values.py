@@ -31,7 +31,7 @@ def duration_nanoseconds(text: str) -> int:
     """Read `1h30m`, `20s`, `1.5s`, `500ms`, `0`: the units of SwarmKit's own flags."""
     body = text.strip()
     sign = -1 if body.startswith("-") else 1
-    body = body.lstrip("+-") if body[:1] in ("+", "-") else body
+    body = body[1:] if body[:1] in ("+", "-") else body
     if body == "0":
         return 0
     total, end = Decimal(0), 0
