@@ -68,7 +68,10 @@ class SnapshotTaken:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotSent:
-    """The content of a snapshot has been delivered to a member, or could not be."""
+    """The content of a snapshot has been delivered to a member, or could not be.
+
+    Owed for each InstallSnapshot sent, within a deadline on its progress: until then the member gets no entries.
+    """
 
     to: int
     is_delivered: bool

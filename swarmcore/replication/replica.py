@@ -114,6 +114,7 @@ class Replica:
         self._send = send
         self._keys = state.keys
         self._log_file = state.log_file
+        self._folder_lock = state.lock
         self._raft = Raft(
             id=state.raft_id,
             log=state.log,
@@ -139,6 +140,7 @@ class Replica:
         self._read_count = 0
         self._applied_waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._answer: Accept | Refuse | None = None
+        self._is_stopped = False
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._snapshot_wanted = asyncio.Event()
         self._snapshot_lock = asyncio.Lock()
@@ -195,6 +197,7 @@ class Replica:
             )
         except BaseException:
             state.log_file.close()
+            state.lock.close()
             raise
 
     # What others ask
@@ -318,6 +321,8 @@ class Replica:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            # What the disk is still at is durable then, and applied by the next start.
+            self._is_stopped = True
             self._end(NotLeaderError(_STOPPING))
 
     async def aclose(self) -> None:
@@ -327,8 +332,9 @@ class Replica:
         await self._log_disk.close()
         await self._snapshot_disk.close()
         self._log_file.close()
-        if not self._failure.done():
-            self._failure.cancel()
+        self._folder_lock.close()
+        if not self._failure.cancel() and not self._failure.cancelled():
+            self._failure.exception()
 
     async def _tick(self) -> None:
         deadline = self._clock.monotonic()
@@ -368,7 +374,7 @@ class Replica:
     # The machine
 
     def _step(self, event: Event) -> Accept | Refuse | None:
-        if self._failure.done():
+        if self._is_stopped or self._failure.done():
             return None
         self._answer = None
         for effect in self._raft.step(event):
@@ -461,7 +467,7 @@ class Replica:
 
     def _apply_later(self) -> None:
         self._is_applying_later = False
-        if not self._failure.done():
+        if not self._is_stopped and not self._failure.done():
             self._apply()
 
     def _apply_entry(self, entry: Entry) -> None:

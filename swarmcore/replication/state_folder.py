@@ -5,7 +5,9 @@ Opened once, by whoever starts a `Replica`; everything here blocks.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from swarmcore.raft.types import NO_ONE, NOTHING, Entry, EntryKind, HardState, S
 from swarmcore.replication.durable import TEMPORARY_SUFFIX, replace_file, sync_folder
 from swarmcore.replication.frames import damaged
 from swarmcore.replication.keys import KeyRing
-from swarmcore.replication.log_file import LogContents, LogFile, segment_paths
+from swarmcore.replication.log_file import LogContents, LogFile, segment_path, segment_paths
 from swarmcore.replication.snapshot_file import SnapshotReader, remove_before, remove_unfinished, snapshot_paths
 
 KEY_FILE = "keys.json"
@@ -35,6 +37,26 @@ class State:
     snapshot: SnapshotMeta
     snapshot_file: SnapshotReader | None
     log: RaftLog
+    lock: FolderLock
+
+
+class FolderLock:
+    """Held while a folder is open, so that no two processes write into it. It ends with the process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise ConfigurationError(
+                f"the state in {str(folder)!r} is in use by another process: stop that one, or use another directory"
+            ) from None
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def open_state(
@@ -52,6 +74,8 @@ def open_state(
     Raises DamagedStateError when something in it can't be trusted, ConfigurationError when it is another node's, is
     locked, or can't be used at all.
     """
+    lock: FolderLock | None = None
+    log_file: LogFile | None = None
     try:
         if not _has_state(folder):
             if not bootstrap:
@@ -59,18 +83,31 @@ def open_state(
                     f"there is no raft state in {str(folder)!r}: join a cluster or start a new one"
                 )
             _bootstrap(folder, node_id, address, unlock_key)
+        lock = FolderLock(folder)
         keys = KeyRing.open(folder / KEY_FILE, unlock_key)
         raft_id = _read_member(folder / MEMBER_FILE, node_id)
         remove_unfinished(folder)
         snapshot, snapshot_file = _newest_snapshot(folder, keys)
         log_file, contents = LogFile.open(folder, keys, segment_bytes=segment_bytes, reserve_bytes=reserve_bytes)
-    except OSError as error:
-        raise ConfigurationError(f"can't use the state in {str(folder)!r}: {error.strerror or error}") from error
-    try:
-        return _checked(folder, raft_id, keys, log_file, contents, snapshot, snapshot_file)
-    except BaseException:
-        log_file.close()
+        hard_state, log = _checked(folder, contents, snapshot)
+    except BaseException as error:
+        if log_file is not None:
+            log_file.close()
+        if lock is not None:
+            lock.close()
+        if isinstance(error, OSError):
+            raise ConfigurationError(f"can't use the state in {str(folder)!r}: {error.strerror or error}") from error
         raise
+    return State(
+        raft_id=raft_id,
+        keys=keys,
+        log_file=log_file,
+        hard_state=hard_state,
+        snapshot=snapshot,
+        snapshot_file=snapshot_file,
+        log=log,
+        lock=lock,
+    )
 
 
 def _has_state(folder: Path) -> bool:
@@ -138,37 +175,20 @@ def describe(reader: SnapshotReader) -> SnapshotMeta:
         raise damaged(reader.path, 0, "its description can't be read") from None
 
 
-def _checked(
-    folder: Path,
-    raft_id: int,
-    keys: KeyRing,
-    log_file: LogFile,
-    contents: LogContents,
-    snapshot: SnapshotMeta,
-    snapshot_file: SnapshotReader | None,
-) -> State:
-    """Put the parts together, once they are found to agree."""
+def _checked(folder: Path, contents: LogContents, snapshot: SnapshotMeta) -> tuple[HardState, RaftLog]:
+    """Read the log against its snapshot, once they are found to agree."""
     paths = segment_paths(folder)
     if not paths or contents.hard_state is None:
-        raise damaged(paths[-1] if paths else folder / "log-0000000000000001", 0, "the log is missing")
+        raise damaged(paths[-1] if paths else segment_path(folder, 1), 0, "the log is missing")
     where, end = paths[-1], paths[-1].stat().st_size
     if contents.start is not None and contents.start.index > snapshot.index:
         raise damaged(where, end, f"the snapshot of entry {contents.start.index}, which it follows, is missing")
-    entries = contents.entries
-    if not entries and snapshot_file is None:
+    if not contents.entries and not snapshot.index:
         raise damaged(where, end, "the log is empty")
     try:
-        log = recovered(snapshot.index, snapshot.term, entries)
+        log = recovered(snapshot.index, snapshot.term, contents.entries)
     except ValueError as error:
         raise damaged(paths[0], 0, str(error)) from None
     if contents.hard_state.commit > log.last_index:
         raise damaged(where, end, f"entry {contents.hard_state.commit}, which was committed, is missing")
-    return State(
-        raft_id=raft_id,
-        keys=keys,
-        log_file=log_file,
-        hard_state=contents.hard_state,
-        snapshot=snapshot,
-        snapshot_file=snapshot_file,
-        log=log,
-    )
+    return contents.hard_state, log

@@ -119,6 +119,8 @@ class Group:
         self.members: dict[int, TestMember] = {}
         self.leaders: dict[int, int] = {}
         self.agreed: dict[int, Entry] = {}
+        self.contents: dict[int, list[bytes]] = {}
+        """What each snapshot holds, by index; the same whoever took it."""
         membership = members or voters(*ids)
         for id in ids:
             first = Entry(1, 1, EntryKind.MEMBERSHIP, membership.encode())
@@ -135,9 +137,7 @@ class Group:
 
     def crash(self, id: int) -> Storage:
         """Stop a member; only what is durable is left of it."""
-        storage = self.members.pop(id).storage
-        self.network = deque(message for message in self.network if message.to != id)
-        return storage
+        return self.members.pop(id).storage
 
     def restart(self, id: int) -> None:
         self.start(id, self.crash(id))
@@ -215,15 +215,15 @@ class Group:
     def heal(self) -> None:
         self.cut.clear()
 
-    def deliver_one(self) -> None:
+    def deliver_one(self, *, is_lost: bool = False) -> None:
+        """Deliver, or lose, what was sent first. Who sends a snapshot always learns what became of it."""
         message = self.network.popleft()
         receiver = self.members.get(message.to)
-        is_lost = receiver is None or (message.sender, message.to) in self.cut
+        is_lost = is_lost or receiver is None or (message.sender, message.to) in self.cut
         if isinstance(message, InstallSnapshot) and message.sender in self.members:
             if not is_lost:
                 assert receiver is not None
-                content = self.members[message.sender].storage.snapshot_data
-                receiver.received[message.snapshot.index] = list(content)
+                receiver.received[message.snapshot.index] = self.contents[message.snapshot.index]
             self.step(message.sender, SnapshotSent(message.to, not is_lost))
         if not is_lost:
             self.step(message.to, Received(message))
@@ -285,7 +285,9 @@ class Group:
         term = member.raft.log.term_at(index)
         assert term is not None
         taken = SnapshotMeta(index=index, term=term, membership=member.raft.membership_at(index))
-        member.storage.snapshot, member.storage.snapshot_data = taken, list(member.data)
+        content = list(member.data)
+        assert self.contents.setdefault(index, content) == content, "two snapshots of one entry differ"
+        member.storage.snapshot, member.storage.snapshot_data = taken, content
         member.storage.entries = [entry for entry in member.storage.entries if entry.index > index - keep]
         self.step(id, SnapshotTaken(taken, index - keep + 1))
 

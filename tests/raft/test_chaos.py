@@ -41,7 +41,7 @@ def disturb(group: Group, number: int) -> None:
         case 9 if group.network:
             group.network.append(chance.choice(group.network))
         case 10 if group.network:
-            group.network.popleft()
+            group.deliver_one(is_lost=True)
         case 11:
             group.network.rotate(chance.randrange(5))
         case _:

@@ -332,3 +332,11 @@ async def test_a_folder_that_can_not_be_used_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match="can't use the state in"):
         await open_again(tmp_path / "file" / "raft")
+
+
+async def test_two_processes_never_share_a_folder(folder: Path) -> None:
+    async with running_replica(folder):
+        with pytest.raises(ConfigurationError, match="is in use by another process"):
+            await open_again(folder)
+
+    await open_again(folder)
