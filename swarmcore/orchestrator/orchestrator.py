@@ -23,7 +23,7 @@ from swarmcore.store.inbox import Inbox
 from swarmcore.store.store import LeaderStore
 from swarmcore.store.transaction import Transaction
 
-TABLES = ("service", "task", "node")
+TABLES = ("service", "task", "node", "cluster")
 RESYNC_SECONDS = 300.0
 RETRY_SECONDS = 1.0
 SLICE_SECONDS = 0.005
@@ -78,6 +78,8 @@ class _Term:
         self._per_node: dict[str, ServicePlanner] = {}
         self._due: dict[str, None] = {}
         self._timers: list[tuple[float, str]] = []
+        self._parked: dict[str, float] = {}
+        """Services for which something could not be written, until when they are left alone."""
         self._resync_at = 0.0
 
     def _cluster(self) -> Cluster | None:
@@ -110,6 +112,7 @@ class _Term:
         self._per_node.clear()
         self._due.clear()
         self._timers.clear()
+        self._parked.clear()
         for service in services:
             self._adopt(planner_for(service, self._world))
         for number, task in enumerate(tasks, 1):
@@ -139,8 +142,11 @@ class _Term:
                 self._remove(change.old)
         elif change.table == "service":
             self._put_service(change.id, change.new)
-        else:
+        elif change.table == "node":
             self._put_node(change.id, change.old, change.new)
+        else:
+            for planner in self._planners.values():
+                planner.forget_template()
 
     def _adopt(self, planner: ServicePlanner) -> None:
         id = planner.service.id
@@ -215,22 +221,30 @@ class _Term:
     def _fire_timers(self) -> None:
         now = self._clock.monotonic()
         while self._timers and self._timers[0][0] <= now:
-            self._due[heapq.heappop(self._timers)[1]] = None
+            id = heapq.heappop(self._timers)[1]
+            self._due[id] = None
+            if self._parked.get(id, now + 1.0) <= now:
+                del self._parked[id]
+                if (planner := self._planners.get(id)) is not None:
+                    planner.touch_all()
 
-    def _plan(self) -> list[Action]:
-        """Ask the planners that have something to do, in turn, for as long as a slice may take."""
+    def _plan(self) -> list[tuple[str, Action]]:
+        """Ask the planners that have something to do, in turn, for as long as a slice may take.
+
+        Each action comes with the service that it is for.
+        """
         moment = Moment(now=self._clock.now(), monotonic=self._clock.monotonic(), plugins=self._plugins())
-        actions: list[Action] = []
+        actions: list[tuple[str, Action]] = []
         end = time.perf_counter() + SLICE_SECONDS
         for id in list(self._due):
             del self._due[id]
             planner = self._planners.get(id)
-            if planner is None:
+            if planner is None or id in self._parked:
                 continue
             before = planner.next_wake
-            actions.extend(planner.plan(moment))
+            actions.extend([(id, action) for action in planner.plan(moment)])
             wake = planner.next_wake
-            if wake is not None and (wake != before or wake <= moment.monotonic):
+            if wake is not None and wake != before:
                 heapq.heappush(self._timers, (wake, id))
             if planner.has_work:
                 self._due[id] = None
@@ -240,22 +254,24 @@ class _Term:
                 break
         return actions
 
-    async def _write(self, actions: Sequence[Action]) -> None:
-        """Carry everything out. What fails is planned again a second later, by looking at everything."""
+    async def _write(self, actions: Sequence[tuple[str, Action]]) -> None:
+        """Carry everything out. A service for which that failed is looked at as a whole a second later."""
         stamp = Timestamp()
         stamp.FromNanoseconds(int(self._clock.now() * 1e9))
 
-        def write(tx: Transaction, action: Action) -> None:
-            carry_out(tx, action, stamp)
+        def write(tx: Transaction, action: tuple[str, Action]) -> None:
+            carry_out(tx, action[1], stamp)
 
+        errors: Sequence[Exception | None]
         try:
             errors = await self._store.batch(actions, write)
         except NotLeaderError:
             raise
         except SwarmError as error:
-            _log.warning("nothing could be written, trying again: %s", error)
-            errors = [error]
-        failed = [error for error in errors if error is not None]
-        if failed:
-            _log.debug("%d of %d steps failed, the first by %r", len(failed), len(actions), failed[0])
-            self._resync_at = min(self._resync_at, self._clock.monotonic() + RETRY_SECONDS)
+            errors = [error] * len(actions)
+        failed = {id: error for (id, _), error in zip(actions, errors, strict=True) if error is not None}
+        until = self._clock.monotonic() + RETRY_SECONDS
+        for id, reason in failed.items():
+            _log.warning("tasks of service %s could not be written, trying again: %s", id, reason)
+            self._parked[id] = until
+            heapq.heappush(self._timers, (until, id))

@@ -156,6 +156,10 @@ class ServicePlanner(ABC):
         self.touched.update(dict.fromkeys(self.slots))
         self.is_due = True
 
+    def forget_template(self) -> None:
+        """New tasks may look different: the cluster's defaults changed."""
+        self._template = None
+
     def forget_starts(self) -> None:
         """Drop the delays of tasks that were planned and never came to be."""
         for id in [id for id in self._starts if not any(id in slot.tasks for slot in self.slots.values())]:
@@ -338,7 +342,9 @@ class ServicePlanner(ABC):
     def _recall_start(self, slot: Slot, task: Task, moment: Moment) -> _Start:
         """The start of a task that another leader made: a restart has a delay, an update has none."""
         made = moment.monotonic - max(0.0, moment.now - seconds(task.meta.created_at))
-        before = [other for other in slot.tasks.values() if other is not task and other.desired_state > _RUNNING]
+        before = [
+            other for other in slot.tasks.values() if other is not task and other.desired_state > self.final_state
+        ]
         delay = 0.0
         if before:
             last = max(before, key=status_time)

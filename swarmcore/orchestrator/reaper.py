@@ -54,15 +54,15 @@ def surplus(tasks: Collection[Task], limit: int) -> tuple[list[Task], bool]:
         return [], False
     excess = len(tasks) - limit
     doomed: list[Task] = []
-    running = 0
+    is_stopping = False
     for task in sorted(tasks, key=status_time):
         state = task.status.state
-        is_over = state > _RUNNING or (state < TaskState.ASSIGNED and task.desired_state > _RUNNING)
-        if is_over and len(doomed) < excess:
-            doomed.append(task)
-        if state == _RUNNING:
-            running += 1
-    return doomed, running > 1 or len(doomed) < excess
+        if state > _RUNNING or (state < TaskState.ASSIGNED and task.desired_state > _RUNNING):
+            if len(doomed) < excess:
+                doomed.append(task)
+        elif task.desired_state > _RUNNING:
+            is_stopping = True
+    return doomed, is_stopping and len(doomed) < excess
 
 
 class TaskReaper:
@@ -132,8 +132,12 @@ class _Term:
     def _see(self, task: Task, *, is_new: bool) -> None:
         if is_finished(task):
             self._finished[task.id] = None
-        elif is_new and task.service_id and not task.HasField("job_iteration"):
-            self._slots[task.service_id, task.slot or task.node_id] = None
+        elif task.service_id and not task.HasField("job_iteration"):
+            key = (task.service_id, task.slot or task.node_id)
+            if is_new:
+                self._slots[key] = None
+            elif task.status.state <= _RUNNING or key not in self._slots:
+                return
         else:
             return
         if self._reap_at is None:
