@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -256,10 +255,10 @@ class RootCA:
             if utc(now) > leaf.not_valid_after_utc:
                 raise ConfigurationError(f"the certificate expired on {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
         trusted = list(self.certificates)
-        for above, below in zip(reversed(chain[1:]), reversed(chain[:-1]), strict=True):
-            if any(_is_issued_by(above, root) for root in trusted):
+        for above in reversed(chain[1:]):
+            # A node's own certificate is signed by the root too, and may sign nothing.
+            if _is_ca(above) and any(_is_issued_by(above, root) for root in trusted):
                 trusted.append(above)
-            del below
         if not any(_is_issued_by(leaf, root) for root in trusted):
             raise ConfigurationError("the certificate is not signed by the trusted root CA")
         try:
@@ -283,9 +282,11 @@ def normalise(pem: bytes) -> bytes:
     return b"".join(each.public_bytes(serialization.Encoding.PEM) for each in load_certificates(pem))
 
 
-def digest_of_der(der: bytes) -> str:
-    """For messages: which certificate it was."""
-    return base64.b64encode(hashlib.sha256(der).digest()).decode()
+def _is_ca(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        return False
 
 
 def _is_issued_by(certificate: x509.Certificate, above: x509.Certificate) -> bool:

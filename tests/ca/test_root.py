@@ -8,18 +8,21 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import NameOID
 
 from swarmcore.api.types_pb2 import NodeRole
 from swarmcore.ca.root import (
     BACKDATE,
     DEFAULT_VALIDITY,
     Identity,
+    PrivateKey,
     RootCA,
     load_key,
     new_csr,
     new_key,
     node_validity,
     public_key_of_csr,
+    utc,
 )
 from swarmcore.errors import ConfigurationError, InvalidArgumentError
 
@@ -56,6 +59,49 @@ def test_a_certificate_outside_its_time_says_so(root: RootCA, now: float, why: s
 
 def test_a_clock_that_is_an_hour_behind_takes_a_fresh_certificate(root: RootCA) -> None:
     assert root.check(issue(root), now=NOW - BACKDATE.total_seconds()).node_id == "n"
+
+
+def signed_by(above: x509.Certificate, key: PrivateKey, *, is_ca: bool) -> tuple[x509.Certificate, PrivateKey]:
+    """A certificate below `above` that claims to be the node `n`, and its key."""
+    own = ec.generate_private_key(ec.SECP256R1())
+    names = (
+        (NameOID.ORGANIZATION_NAME, "c"),
+        (NameOID.ORGANIZATIONAL_UNIT_NAME, "swarm-manager"),
+        (NameOID.COMMON_NAME, "n"),
+    )
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(oid, value) for oid, value in names]))
+        .issuer_name(above.subject)
+        .public_key(own.public_key())
+        .serial_number(1)
+        .not_valid_before(utc(NOW - 60))
+        .not_valid_after(utc(NOW + 3600))
+        .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return certificate, own
+
+
+def test_an_intermediate_of_the_root_may_sign(root: RootCA) -> None:
+    assert root.key_pem is not None
+    middle, key = signed_by(root.certificates[0], load_key(root.key_pem), is_ca=True)
+    leaf, _ = signed_by(middle, key, is_ca=False)
+
+    assert root.check(pem(leaf, middle), now=NOW).node_id == "n"
+
+
+def test_a_nodes_certificate_may_sign_nothing(root: RootCA) -> None:
+    assert root.key_pem is not None
+    node, key = signed_by(root.certificates[0], load_key(root.key_pem), is_ca=False)
+    forged, _ = signed_by(node, key, is_ca=False)
+
+    with pytest.raises(ConfigurationError, match="not signed by the trusted root CA"):
+        root.check(pem(forged, node), now=NOW)
+
+
+def pem(*certificates: x509.Certificate) -> bytes:
+    return b"".join(each.public_bytes(serialization.Encoding.PEM) for each in certificates)
 
 
 def test_a_root_without_its_key_can_not_sign(root: RootCA) -> None:
