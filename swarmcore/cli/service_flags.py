@@ -181,7 +181,7 @@ def _policy_flags() -> list[Any]:
         _flag(
             service, "--label", multiple=True, type=PAIR, help="The service's labels: replaces them all. Repeatable."
         ),
-        _flag(service, "--replicas", type=COUNT, help="How many tasks; 1 by default."),
+        _flag(service, "--replicas", type=COUNT, help="How many tasks; a new service has 1."),
         _flag(service, "--replicas-max-per-node", type=COUNT, help="At most so many on one node; 0 is no limit."),
         _flag(
             service,

@@ -130,3 +130,22 @@ def test_a_value_that_a_newer_manager_has_is_shown_as_its_number(manager: FakeMa
     assert "docker9  ACCEPTED    99      ACTIVE" in ctl("node", "ls").out
     assert "State            : 99" in ctl("node", "inspect", "docker9").out
     assert '"state": 99' in ctl("node", "inspect", "docker9", "-o", "json").out
+
+
+def test_help_has_flags_by_section_and_examples_as_they_are_typed(bare_ctl: Ctl) -> None:
+    shown = bare_ctl("service", "update", "--help").out
+
+    sections = [line for line in shown.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert sections == [
+        "Service:",
+        "What runs:",
+        "Files and ports:",
+        "Resources:",
+        "Restarts:",
+        "Updates:",
+        "Rollbacks:",
+        "Logs:",
+        "Options:",
+    ]
+    assert "\n    swarmctl service update redis --replicas 6\n" in shown
+    assert "\n  SERVICE\n" not in shown
