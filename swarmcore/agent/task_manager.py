@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from swarmcore.agent import steps
 from swarmcore.agent.local_state import MAX_HANDLE_BYTES, TaskRecord
 from swarmcore.agent.steps import Advance, Call, Delayed, Ended, Idle, Interrupted, Outcome, Succeeded, Verb
 from swarmcore.api.objects_pb2 import Task
-from swarmcore.api.types_pb2 import ContainerStatus, PortStatus, TaskState, TaskStatus
+from swarmcore.api.types_pb2 import TaskState, TaskStatus
 from swarmcore.clock import Clock
 from swarmcore.plugin.executor import (
     ContainerStatuser,
@@ -43,6 +42,9 @@ class Deadlines:
     remove: float = 120.0
     stop_margin: float = 30.0
     """Beyond the task's own grace period."""
+
+
+T = TypeVar("T")
 
 
 class Host(Protocol):
@@ -86,6 +88,24 @@ def stop_grace(task: Task) -> float:
         return DEFAULT_GRACE_SECONDS
     period = container.stop_grace_period
     return max(0.0, period.seconds + period.nanos / 1e9)
+
+
+async def attempt(call: Awaitable[T], deadline: float | None = None) -> tuple[T | None, Exception | None]:
+    """Await a call of an executor; return its result, or what it raised. This is the border: its fault costs one task.
+
+    A deadline that passes is a TimeoutError. Only the driver's own cancellation gets through: a call that was cancelled
+    somewhere inside of the executor has failed like any other.
+    """
+    try:
+        async with asyncio.timeout(deadline):
+            return await call, None
+    except asyncio.CancelledError:
+        own = asyncio.current_task()
+        if own is None or own.cancelling():
+            raise
+        return None, RuntimeError("the executor's own call was cancelled")
+    except Exception as error:  # noqa: BLE001 - the border: an executor's fault costs one task
+        return None, error
 
 
 class TaskManager:
@@ -189,6 +209,8 @@ class TaskManager:
         except Exception:
             # The border of the task supervisor: a bug here costs one task.
             log.exception("task %s: the agent's own code failed", self._task.id)
+            if self._controller is not None:
+                await attempt(self._controller.terminate(), self._host.deadlines.short)
             self._set(steps.failed(self._status, "internal error of the agent; its log says more", None, self._now()))
         finally:
             self.resolved.set()
@@ -228,7 +250,7 @@ class TaskManager:
         self._task, self._newer = self._newer, None
         if self._controller is None or steps.is_final(self._status.state):
             return
-        error = await self._call(self._controller.update(self._task), self._host.deadlines.short)
+        _, error = await attempt(self._controller.update(self._task), self._host.deadlines.short)
         if error is not None:
             # What runs is not touched by an update, so it goes on; the next one may work.
             log.warning("task %s: taking an update failed: %s", self._task.id, steps.text_of(error))
@@ -256,7 +278,7 @@ class TaskManager:
         self._attempts = 0
         if isinstance(outcome, Ended) and outcome.exit_code is None and verb in (Verb.START, Verb.WAIT):
             # An error is no proof that nothing runs, and a replacement may be under way.
-            await self._call(controller.terminate(), self._host.deadlines.short)
+            await attempt(controller.terminate(), self._host.deadlines.short)
         new = steps.after(self._status, verb, outcome, self._now())
         self._set(await self._with_runtime_status(new, outcome))
 
@@ -279,19 +301,16 @@ class TaskManager:
         dependencies = self._host.dependencies_of(self._task)
         deadline = self._host.deadlines.short
         if self._may_have_left:
-            try:
-                async with asyncio.timeout(deadline):
-                    self._controller = await executor.recover(self._task, self._handle, dependencies)
-            except Exception as error:  # noqa: BLE001 - the border: an executor's fault costs one task
+            call = executor.recover(self._task, self._handle, dependencies)
+            self._controller, error = await attempt(call, deadline)
+            if error is not None:
                 return self._unresolved(error, "recover")
             if self._controller is None and self._status.state > TaskState.PREPARING:
                 return Ended("nothing is left of the task: it was removed while the agent was away")
             self._may_have_left = False
         if self._controller is None:
-            try:
-                async with asyncio.timeout(deadline):
-                    self._controller = await executor.controller(self._task, dependencies)
-            except Exception as error:  # noqa: BLE001 - the border: an executor's fault costs one task
+            self._controller, error = await attempt(executor.controller(self._task, dependencies), deadline)
+            if error is not None:
                 return self._unresolved(error, "controller")
         if self._status.state < TaskState.ACCEPTED:
             self._set(steps.advanced(self._status, TaskState.ACCEPTED, "accepted", self._now()))
@@ -306,15 +325,12 @@ class TaskManager:
 
     async def _interruptible(self, verb: Verb | None, call: Awaitable[None]) -> Outcome:
         """Await a call that `update`, `remove` and `nudge` may interrupt."""
-        error: Exception | None = None
         scope = asyncio.timeout(None)
         try:
             async with scope:
                 self._scope, self._verb = scope, verb
                 try:
-                    await call
-                except Exception as raised:  # noqa: BLE001 - the border: an executor's fault costs one task
-                    error = raised
+                    _, error = await attempt(call)
                 finally:
                     self._scope = self._verb = None
         except TimeoutError:
@@ -326,30 +342,22 @@ class TaskManager:
         if scope is not None:
             scope.reschedule(asyncio.get_running_loop().time())
 
-    async def _call(self, call: Awaitable[None], deadline: float) -> Exception | None:
-        """Await a call with a deadline; return what it raised."""
-        try:
-            async with asyncio.timeout(deadline):
-                await call
-        except Exception as error:  # noqa: BLE001 - the border: an executor's fault costs one task
-            return error
-        return None
-
     async def _shutdown(self, controller: Controller) -> Outcome:
         """Stop; kill where stopping does not end in time or fails."""
         self._verb = Verb.SHUTDOWN
         try:
             deadlines = self._host.deadlines
-            error = await self._call(controller.shutdown(), stop_grace(self._task) + deadlines.stop_margin)
+            _, error = await attempt(controller.shutdown(), stop_grace(self._task) + deadlines.stop_margin)
             if error is None or isinstance(error, ExitError):
                 # However what ran has ended: it was told to.
                 return Succeeded()
             outcome = steps.outcome_of(Verb.SHUTDOWN, error)
             if isinstance(outcome, Delayed):
                 return outcome
-            if await self._call(controller.terminate(), deadlines.short) is None and isinstance(error, TimeoutError):
-                return Succeeded()
+            _, failure = await attempt(controller.terminate(), deadlines.short)
             if isinstance(error, TimeoutError):
+                if failure is None:
+                    return Succeeded()
                 return Delayed("the executor neither stops nor kills the task in time")
             return outcome
         finally:
@@ -364,21 +372,15 @@ class TaskManager:
         new.CopyFrom(status)
         seconds = self._host.deadlines.status
         if isinstance(controller, ContainerStatuser):
-            found: ContainerStatus | PortStatus | None = None
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(seconds):
-                    found = await controller.container_status()
-            if isinstance(found, ContainerStatus):
+            found, _ = await attempt(controller.container_status(), seconds)
+            if found is not None:
                 new.container.CopyFrom(found)
                 if isinstance(outcome, Ended) and outcome.exit_code is not None:
                     new.container.exit_code = status.container.exit_code
         if isinstance(controller, PortStatuser):
-            found = None
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(seconds):
-                    found = await controller.port_status()
-            if isinstance(found, PortStatus):
-                new.port_status.CopyFrom(found)
+            ports, _ = await attempt(controller.port_status(), seconds)
+            if ports is not None:
+                new.port_status.CopyFrom(ports)
         return new
 
     # The end
@@ -401,12 +403,9 @@ class TaskManager:
         if self._controller is None and self._may_have_left:
             executor = self._host.executors.get(runtime_of(self._task))
             if executor is not None:
-                try:
-                    async with asyncio.timeout(self._host.deadlines.short):
-                        self._controller = await executor.recover(
-                            self._task, self._handle, self._host.dependencies_of(self._task)
-                        )
-                except Exception as error:  # noqa: BLE001 - the border: an executor's fault costs one task
+                call = executor.recover(self._task, self._handle, self._host.dependencies_of(self._task))
+                self._controller, error = await attempt(call, self._host.deadlines.short)
+                if error is not None:
                     outcome = self._unresolved(error, "recover")
                     if isinstance(outcome, Delayed):
                         return outcome.error
@@ -419,7 +418,7 @@ class TaskManager:
             stopped = await self._shutdown(controller)
             if isinstance(stopped, Delayed):
                 return stopped.error
-        failure = await self._call(controller.remove(), self._host.deadlines.remove)
+        _, failure = await attempt(controller.remove(), self._host.deadlines.remove)
         if failure is None:
             return None
         if isinstance(failure, TimeoutError):
@@ -433,7 +432,7 @@ class TaskManager:
     async def _close_controller(self) -> None:
         controller, self._controller = self._controller, None
         if controller is not None:
-            error = await self._call(controller.aclose(), self._host.deadlines.short)
+            _, error = await attempt(controller.aclose(), self._host.deadlines.short)
             if error is not None:
                 log.warning("task %s: closing failed: %s", self._task.id, steps.text_of(error))
 

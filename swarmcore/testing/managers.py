@@ -36,7 +36,7 @@ from swarmcore.api.logbroker_pb2 import (
 )
 from swarmcore.api.logbroker_pb2_grpc import LogBrokerServicer, add_LogBrokerServicer_to_server
 from swarmcore.api.objects_pb2 import Config, Secret, Task
-from swarmcore.api.types_pb2 import TaskStatus
+from swarmcore.api.types_pb2 import TaskState, TaskStatus
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Failure = tuple[grpc.StatusCode, str]
@@ -191,9 +191,9 @@ class FakeManager(DispatcherServicer):
         if failure is not None:
             await context.abort(*failure)
 
-    def state_of(self, task_id: str) -> int:
+    def state_of(self, task_id: str) -> TaskState.ValueType:
         """The state last reported of a task."""
-        return int(self.statuses[task_id].state) if task_id in self.statuses else 0
+        return self.statuses[task_id].state if task_id in self.statuses else TaskState.NEW
 
 
 class FakeLogBroker(LogBrokerServicer):

@@ -71,6 +71,9 @@ class AgentProcess:
     def gate_of(self, task_id: str) -> Path:
         return self._folder / "executor/tasks" / task_id / "work/gate"
 
+    def output_of(self, task_id: str) -> str:
+        return (self._folder / "executor/tasks" / task_id / "stdout").read_text()
+
     def leftovers(self) -> list[Path]:
         return list((self._folder / "executor/tasks").iterdir())
 
@@ -93,6 +96,18 @@ async def agent(manager: FakeManager, tmp_path: Path) -> AsyncIterator[AgentProc
     await agent.start()
     await manager.until(lambda: not agent.leftovers())
     await agent.end(signal.SIGTERM)
+
+
+def marked(task_id: str) -> list[int]:
+    """Every process of a task."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if f"SWARMCORE_TASK_ID={task_id}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
 
 
 def task(task_id: str, script: str) -> Task:
@@ -126,6 +141,29 @@ async def test_an_agent_that_ends_and_returns_restarts_no_process(
     assert (agent.pid_of("a"), agent.pid_of("b")) == pids
     for pid in pids:
         os.kill(pid, 0)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.05, 0.1, 0.2])
+async def test_an_agent_that_is_killed_while_it_starts_tasks_starts_each_once(
+    manager: FakeManager, agent: AgentProcess, delay: float
+) -> None:
+    tasks = [task(f"t{number}", "echo once; exec sleep 600") for number in range(12)]
+    manager.everything = assignments(*tasks, complete=True)
+    await manager.until(lambda: manager.assignments)
+    manager.assign(*tasks, complete=True)
+    # The moment of death is the point here, not a condition that is waited for.
+    await asyncio.sleep(delay)
+    await agent.end(signal.SIGKILL)
+    for each in tasks:
+        each.status.state = max(each.status.state, manager.state_of(each.id))
+    manager.everything = assignments(*tasks, complete=True)
+
+    await agent.start()
+
+    await manager.until(lambda: all(manager.state_of(each.id) == TaskState.RUNNING for each in tasks))
+    for each in tasks:
+        await manager.until(lambda each=each: agent.output_of(each.id) == "once\n")
+    assert [len(marked(each.id)) for each in tasks] == [1] * len(tasks)
 
 
 async def test_a_process_that_ended_without_an_agent_tells_its_true_end(

@@ -265,6 +265,19 @@ async def test_a_bug_of_the_executor_ends_the_task_and_not_the_agent(
     assert "t" not in node.executor.engine.running
 
 
+@pytest.mark.parametrize("method", ["controller", "prepare", "start", "wait"])
+async def test_a_call_that_is_cancelled_inside_of_the_executor_has_failed(node: Node, method: str) -> None:
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    node.executor.script.acts[method] = [cancelled]
+
+    await node.worker.assign(complete(task()))
+
+    await node.until(lambda: node.status().state in (TaskState.REJECTED, TaskState.FAILED))
+    assert node.status().err == "RuntimeError: the executor's own call was cancelled"
+
+
 async def test_what_does_not_work_for_now_is_shown_and_tried_again_ever_more_slowly(node: Node) -> None:
     node.executor.script.acts["prepare"] = [TemporaryError("registry busy"), TemporaryError("registry busy"), None]
     await node.worker.assign(complete(task()))

@@ -1,0 +1,41 @@
+"""How an agent comes to a channel."""
+
+from __future__ import annotations
+
+from random import Random
+
+import grpc.aio
+import pytest
+
+from swarmcore.agent.connections import RemoteConnections
+from swarmcore.agent.remotes import RemotePeer, Remotes
+from swarmcore.errors import UnavailableError
+from swarmcore.testing.managers import FakeManager
+
+
+async def test_without_any_manager_there_is_nothing_to_connect_to() -> None:
+    with pytest.raises(UnavailableError, match="no manager is known"):
+        await RemoteConnections(Remotes(), grpc.aio.insecure_channel).open()
+
+
+async def test_a_manager_that_does_not_answer_loses_weight_and_another_is_chosen() -> None:
+    manager = FakeManager()
+    await manager.start()
+    dead, alive = RemotePeer("dead", "127.0.0.1:1"), RemotePeer("alive", manager.address)
+    remotes = Remotes(rng=Random(3))
+    remotes.observe(dead, 200)
+    connections = RemoteConnections(remotes, grpc.aio.insecure_channel, dial_seconds=0.1)
+    with pytest.raises(UnavailableError, match=r"manager 127.0.0.1:1 does not answer"):
+        await connections.open()
+    weight = remotes.weights[dead]
+    remotes.remove(dead)
+    remotes.observe(alive, 10)
+
+    connection = await connections.open()
+    connection.succeeded()
+
+    assert weight == 45
+    assert connection.peer == manager.address
+    assert remotes.weights[alive] == 8
+    await connection.aclose()
+    await manager.stop()
