@@ -15,10 +15,8 @@ from swarmcore.orchestrator.dirty import satisfies
 from swarmcore.orchestrator.everywhere import is_member
 from swarmcore.orchestrator.planner import Moment, ServicePlanner, World
 from swarmcore.orchestrator.restarts import Held, decide
-from swarmcore.orchestrator.slots import Key, Slot, ended_by_itself, has_ended, is_usable
+from swarmcore.orchestrator.slots import Key, Slot, ended_by_itself, has_ended, is_usable, retention_of
 from swarmcore.plugin.restart import NoRestart
-
-DEFAULT_RETENTION = 5
 
 
 class JobPlanner(ServicePlanner):
@@ -45,10 +43,7 @@ class JobPlanner(ServicePlanner):
 
     def _forget_failures(self, tasks: list[Task], actions: list[Action]) -> None:
         """Keep as many tasks that failed as the cluster keeps of any slot."""
-        cluster = self.world.cluster()
-        keep = DEFAULT_RETENTION
-        if cluster is not None:
-            keep = cluster.spec.orchestration.task_history_retention_limit
+        keep = retention_of(self.world.cluster())
         if keep < 0:
             return
         past = [

@@ -11,7 +11,7 @@ from swarmcore.api.objects_pb2 import Service, Task
 from swarmcore.api.types_pb2 import TaskState
 from swarmcore.clock import Clock, SystemClock
 from swarmcore.errors import NotLeaderError, SwarmError
-from swarmcore.orchestrator.slots import status_time
+from swarmcore.orchestrator.slots import retention_of, status_time
 from swarmcore.store.changes import Commit, Resync
 from swarmcore.store.inbox import Inbox
 from swarmcore.store.store import LeaderStore
@@ -20,7 +20,6 @@ from swarmcore.store.transaction import Transaction
 INTERVAL_SECONDS = 0.25
 MAX_DIRTY = 1000
 RESYNC_SECONDS = 300.0
-DEFAULT_RETENTION = 5
 SLOTS_PER_SLICE = 1000
 
 SlotKey = tuple[str, int | str]
@@ -145,10 +144,7 @@ class _Term:
 
     async def _reap(self) -> None:
         view = self._store.view
-        cluster = next(iter(view.cluster.all()), None)
-        retention = DEFAULT_RETENTION
-        if cluster is not None:
-            retention = cluster.spec.orchestration.task_history_retention_limit
+        retention = retention_of(next(iter(view.cluster.all()), None))
         doomed, self._finished = self._finished, {}
         slots, self._slots = self._slots, {}
         for number, key in enumerate(slots, 1):

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from swarmcore.api.objects_pb2 import Node, Task
+from swarmcore.api.objects_pb2 import Cluster, Node, Task
 from swarmcore.api.specs_pb2 import NodeSpec
 from swarmcore.api.types_pb2 import NodeStatus, TaskState
 from swarmcore.plugin.restart import RestartRecord
@@ -16,6 +16,8 @@ Key: TypeAlias = int | str
 
 HISTORY = 64
 """Restarts remembered for a slot, at least; more where the service limits its attempts to more."""
+
+DEFAULT_RETENTION = 5
 
 _RUNNING = TaskState.RUNNING
 
@@ -57,6 +59,13 @@ class Slot:
     def newest(self) -> Task:
         """The task whose status is the latest; the one made last where they are equal."""
         return max(self.tasks.values(), key=status_time)
+
+
+def retention_of(cluster: Cluster | None) -> int:
+    """How many tasks a slot keeps, as far as the cluster says; negative is all."""
+    if cluster is None or not cluster.spec.HasField("orchestration"):
+        return DEFAULT_RETENTION
+    return cluster.spec.orchestration.task_history_retention_limit
 
 
 def seconds(stamp: Timestamp) -> float:
