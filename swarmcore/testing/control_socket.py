@@ -1,4 +1,4 @@
-"""A real control service behind a real unix socket, in a thread with a loop of its own: what `swarmctl` is tested on.
+"""A real control service behind the real control socket, in a thread with a loop: what `swarmctl` is tested on.
 
 The CA and the raft membership are stand-ins. Nothing runs tasks: a test writes the statuses it wants to see.
 """
@@ -15,17 +15,16 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
-import grpc
-
 from swarmcore.api import ca_pb2, ca_pb2_grpc, control_pb2_grpc, plugins_pb2_grpc
-from swarmcore.api.caller import Caller
 from swarmcore.api.objects_pb2 import Cluster, Node, Service, Task
 from swarmcore.api.specs_pb2 import ClusterSpec, NodeSpec
 from swarmcore.api.types_pb2 import NodeRole, NodeStatus, RaftMemberStatus, RootCA, TaskState
-from swarmcore.ca.authorize import Interceptor
+from swarmcore.ca.security import SecurityConfig
 from swarmcore.controlapi.clusters import MANAGER_SUBSYSTEM
 from swarmcore.controlapi.control import ControlService
 from swarmcore.controlapi.plugins import PluginsService
+from swarmcore.node.listeners import Service as ServiceOnServer
+from swarmcore.node.listeners import serve_control
 from swarmcore.plugin.plugin_set import PluginReport, PluginSet, PluginState
 from swarmcore.store.store import Store
 from swarmcore.store.transaction import Transaction
@@ -63,13 +62,6 @@ class FakeClusterOps:
 
     def record_removed_node(self, tx: Transaction, node: Node) -> None:
         """Nothing to remember."""
-
-
-class LocalCaller(Interceptor):
-    """Everyone on the socket is this machine's root."""
-
-    def authorize(self, method: str, context: Any) -> Caller:
-        return Caller(node_id="manager0", role=NodeRole.MANAGER, is_local=True)
 
 
 class FakeCA(ca_pb2_grpc.CAServicer):
@@ -115,11 +107,11 @@ def some_plugins() -> PluginSet:
 class FakeManager:
     """Start it, `put` objects into its store, point `swarmctl` at its `socket`."""
 
-    def __init__(self, *, credentials: grpc.ServerCredentials | None = None) -> None:
+    def __init__(self) -> None:
         self._folder = tempfile.mkdtemp(prefix="ctl")
         self.socket = str(Path(self._folder) / "swarm.sock")
+        self.root_ca = Path(self._folder) / "certificates" / "swarm-root-ca.crt"
         self.members: list[FakeMember] = []
-        self._credentials = credentials
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
         self._stop = asyncio.Event()
@@ -144,20 +136,19 @@ class FakeManager:
                 cluster_ops=FakeClusterOps(),
                 new_id=lambda: f"new{next(numbers):022d}",
             )
-            server = grpc.aio.server(interceptors=[LocalCaller()])
-            control_pb2_grpc.add_ControlServicer_to_server(control, server)
-            plugins = PluginsService(some_plugins, "manager0", "docker1", on_disk=dict)
-            plugins_pb2_grpc.add_PluginsServicer_to_server(plugins, server)
-            ca_pb2_grpc.add_CAServicer_to_server(FakeCA(self.store), server)
-            address = f"unix:{self.socket}"
-            if self._credentials is None:
-                server.add_insecure_port(address)
-            else:
-                server.add_secure_port(address, self._credentials)
-            await server.start()
+            services: list[ServiceOnServer] = [
+                (control_pb2_grpc.add_ControlServicer_to_server, control),
+                (
+                    plugins_pb2_grpc.add_PluginsServicer_to_server,
+                    PluginsService(some_plugins, "manager0", "docker1", on_disk=dict),
+                ),
+                (ca_pb2_grpc.add_CAServicer_to_server, FakeCA(self.store)),
+            ]
+            security = SecurityConfig.create_cluster(self.root_ca.parent)
+            listener = await serve_control(path=Path(self.socket), security=security, services=services)
             self._started.set()
             await self._stop.wait()
-            await server.stop(None)
+            await listener.aclose(0)
 
     def write(self, change: Callable[[Transaction], T]) -> T:
         """Run one transaction, and wait for it."""

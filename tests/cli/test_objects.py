@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -193,22 +194,25 @@ def certificate_for(name: str) -> tuple[bytes, bytes]:
     return private, certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def test_a_socket_that_speaks_tls_only_needs_the_clusters_root(bare_ctl: Ctl, tmp_path: Path) -> None:
-    key, certificate = certificate_for("swarm-manager")
-    root, other = tmp_path / "root.pem", tmp_path / "other.pem"
-    root.write_bytes(certificate)
-    other.write_bytes(certificate_for("swarm-manager")[1])
-    manager = FakeManager(credentials=grpc.ssl_server_credentials([(key, certificate)]))
-    manager.start()
+def test_the_socket_is_served_with_tls_to_who_asks_for_it(manager: FakeManager, ctl: Ctl) -> None:
+    three_nodes(manager)
+
+    assert "docker1" in ctl("--ca-cert", str(manager.root_ca), "node", "ls").out
+
+
+def test_a_socket_that_speaks_tls_only_needs_the_clusters_root(
+    bare_ctl: Ctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("other.pem").write_bytes(certificate_for("swarm-manager")[1])
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_secure_port("unix:tls.sock", grpc.ssl_server_credentials([certificate_for("swarm-manager")]))
+    server.start()
     try:
-        three_nodes(manager)
-
-        trusted = bare_ctl("-s", manager.socket, "--ca-cert", str(root), "node", "ls")
-        plain = bare_ctl("-s", manager.socket, "node", "ls")
-        mistrusted = bare_ctl("-s", manager.socket, "--ca-cert", str(other), "node", "ls")
+        plain = bare_ctl("-s", "tls.sock", "node", "ls")
+        mistrusted = bare_ctl("-s", "tls.sock", "--ca-cert", "other.pem", "node", "ls")
     finally:
-        manager.stop()
+        server.stop(None).wait()
 
-    assert "docker1" in trusted.out
     assert (plain.code, plain.err.count("\n")) == (1, 1) and "needs --ca-cert" in plain.err
     assert (mistrusted.code, mistrusted.err.count("\n")) == (1, 1) and "is not trusted" in mistrusted.err
