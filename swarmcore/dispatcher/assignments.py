@@ -130,7 +130,9 @@ class AssignmentSet:
         if id not in self._tasks:
             if not is_live:
                 return
-            self._tasks[id] = False
+            # Where a removal still waits, the node has a task of this id; the new one goes behind its secrets.
+            self._tasks[id] = ("task", id) in self._pending
+            self._pending.pop(("task", id), None)
             keys = needs(task)
             if keys:
                 self._held[id] = keys

@@ -64,7 +64,7 @@ class Dispatcher(DispatcherServicer):
         rng: Random | None = None,
         new_id: IdSource = new_id,
     ) -> None:
-        """`managers` is asked each second whom agents may turn to: at least this manager, by an address that they reach."""
+        """`managers` names whom agents may turn to, at least this manager, by addresses that they reach."""
         self._caller_of = caller_of
         self._managers = managers
         self._own_node_id = own_node_id
