@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
 
 from swarmcore.api.types_pb2 import RaftMemberStatus
 from swarmcore.clock import Clock, SystemClock
@@ -43,7 +42,8 @@ from swarmcore.raft.events import (
 from swarmcore.raft.machine import Raft
 from swarmcore.raft.membership import Move
 from swarmcore.raft.messages import Message
-from swarmcore.raft.types import Entry, EntryKind, Settings, SnapshotMeta
+from swarmcore.raft.types import Entry, Settings, SnapshotMeta
+from swarmcore.replication.applier import Applier, restore
 from swarmcore.replication.disk import Disk
 from swarmcore.replication.log_file import RESERVE_BYTES, SEGMENT_BYTES, disk_full
 from swarmcore.replication.snapshot_file import SnapshotReader, remove_before, snapshot_path
@@ -54,7 +54,6 @@ from swarmcore.store.store import Store
 
 log = logging.getLogger("swarmcore.replication")
 
-APPLY_SLICE_SECONDS = 0.010
 ROOM_CHECK_TICKS = 5
 _STOPPING = "the manager is stopping"
 _SYSTEM_CLOCK = SystemClock()
@@ -86,12 +85,6 @@ class ManagerMember:
     address: str
     reachability: int
     is_leader: bool
-
-
-class _Waiting(NamedTuple):
-    term: int
-    token: object
-    done: asyncio.Future[None]
 
 
 class Replica:
@@ -128,24 +121,26 @@ class Replica:
         self._writes = WriteQueue(
             state.log_file, self._log_disk, written=self._on_written, refused=self._on_refused, failed=self._fail
         )
+        self._applier = Applier(
+            store,
+            state.snapshot.index,
+            read_snapshot=self._read_snapshot,
+            on_entry=self._on_entry,
+            on_slice=self._on_slice,
+            failed=self._fail,
+        )
         self._durable = 0
         self._held: deque[Send] = deque()
-        self._to_apply: deque[tuple[int, Entry | SnapshotMeta]] = deque()
-        self._is_applying_later = False
-        self._applied = state.snapshot.index
         self._term = 0
         self._term_waiters: set[asyncio.Future[None]] = set()
-        self._waiting: dict[int, _Waiting] = {}
         self._reads: dict[int, asyncio.Future[int]] = {}
         self._read_count = 0
-        self._applied_waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._answer: Accept | Refuse | None = None
         self._is_stopped = False
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._snapshot_wanted = asyncio.Event()
         self._snapshot_lock = asyncio.Lock()
         self._bytes_at_snapshot = 0
-        self._restoring: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
@@ -182,7 +177,7 @@ class Replica:
         )
         try:
             if state.snapshot_file is not None:
-                await _restore(store, state.snapshot_file)
+                await restore(store, state.snapshot_file)
             return cls(
                 folder=folder,
                 store=store,
@@ -214,7 +209,7 @@ class Replica:
     @property
     def applied(self) -> int:
         """Index of the last applied entry."""
-        return self._applied
+        return self._applier.index
 
     @property
     def snapshot_index(self) -> int:
@@ -263,13 +258,10 @@ class Replica:
             index = self.next_index
             if not await self._writes.check_room() or self.next_index != index:
                 raise disk_full(self._folder)
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         answer = self._step(Proposed(data))
-        if isinstance(answer, Accept):
-            self._waiting[answer.index] = _Waiting(answer.term, token, done)
-            await done
-        else:
+        if not isinstance(answer, Accept):
             raise NotLeaderError(answer.reason if answer is not None else "this manager is not the leader")
+        await self._applier.expect(answer.index, answer.term, token)
 
     async def read_barrier(self) -> None:
         """Return once the store shows everything that was committed anywhere before this call (Raft: ReadIndex).
@@ -285,10 +277,7 @@ class Replica:
             index = await answer
         finally:
             del self._reads[read]
-        if index > self._applied:
-            applied: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._applied_waiters.append((index, applied))
-            await applied
+        await self._applier.wait(index)
 
     async def set_unlock_key(self, unlock_key: bytes | None) -> None:
         """Wrap the data keys with another unlock key, or with none; durable when this returns."""
@@ -327,8 +316,6 @@ class Replica:
 
     async def aclose(self) -> None:
         """Finish what the disk is at and close the files. After `run` has ended."""
-        if self._restoring is not None:
-            self._restoring.cancel()
         await self._log_disk.close()
         await self._snapshot_disk.close()
         self._log_file.close()
@@ -355,21 +342,10 @@ class Replica:
 
     def _end(self, error: SwarmError) -> None:
         self._set_term(0)
-        self._lose(error, 0)
+        self._applier.close(error)
         for read in self._reads.values():
             if not read.done():
                 read.set_exception(UnavailableError(_STOPPING))
-        for _, waiter in self._applied_waiters:
-            if not waiter.done():
-                waiter.set_exception(UnavailableError(_STOPPING))
-        self._applied_waiters.clear()
-
-    def _lose(self, error: SwarmError, first: int) -> None:
-        """Tell whoever waits for an entry from `first` on."""
-        for index in [index for index in self._waiting if index >= first]:
-            done = self._waiting.pop(index).done
-            if not done.done():
-                done.set_exception(error)
 
     # The machine
 
@@ -380,8 +356,7 @@ class Replica:
         for effect in self._raft.step(event):
             self._carry_out(effect)
         answer, self._answer = self._answer, None
-        if self._to_apply:
-            self._apply()
+        self._applier.run(self._durable)
         return answer
 
     def _carry_out(self, effect: Effect) -> None:
@@ -389,7 +364,7 @@ class Replica:
             case Persist():
                 self._writes.put(effect)
             case Apply():
-                self._to_apply.extend((effect.after, entry) for entry in effect.entries)
+                self._applier.add(effect.after, *effect.entries)
             case Accept() | Refuse():
                 self._answer = effect
             case Send():
@@ -402,9 +377,9 @@ class Replica:
             case TakeBack():
                 self._writes.take_back()
                 self._held.clear()
-                self._lose(disk_full(self._folder), effect.index)
+                self._applier.lose(disk_full(self._folder), effect.index)
             case Restore():
-                self._to_apply.append((effect.after, effect.snapshot))
+                self._applier.add(effect.after, effect.snapshot)
             case ServeRead():
                 self._answer_read(effect.read, effect.index)
             case RefuseRead():
@@ -415,7 +390,7 @@ class Replica:
         if announce.role is not Role.LEADER or announce.term != self._term:
             self._set_term(0)
         if announce.role is not Role.LEADER:
-            self._lose(NotLeaderError("leadership was lost before the write was agreed"), 0)
+            self._applier.lose(NotLeaderError("leadership was lost before the write was agreed"))
 
     def _answer_read(self, read: int, index: int | None) -> None:
         future = self._reads.get(read)
@@ -442,62 +417,16 @@ class Replica:
         log.warning("%s", disk_full(self._folder))
         self._step(PersistRefused(number))
 
-    # Applying
+    # Applied
 
-    def _apply(self) -> None:
-        """Apply what is due, for one slice; the rest follows when the loop has had its turn."""
-        if self._restoring is not None or self._is_applying_later:
-            return
-        deadline = time.monotonic() + APPLY_SLICE_SECONDS
-        while self._to_apply and self._to_apply[0][0] <= self._durable:
-            item = self._to_apply.popleft()[1]
-            if isinstance(item, SnapshotMeta):
-                self._restoring = asyncio.create_task(self._restore(item), name="restore snapshot")
-                return
-            try:
-                self._apply_entry(item)
-            except Exception as error:  # noqa: BLE001 - state that can't be applied must end the process, whatever it is
-                self._fail(error)
-                return
-            if time.monotonic() >= deadline:
-                self._is_applying_later = True
-                asyncio.get_running_loop().call_soon(self._apply_later)
-                break
-        self._after_applying()
-
-    def _apply_later(self) -> None:
-        self._is_applying_later = False
-        if not self._is_stopped and not self._failure.done():
-            self._apply()
-
-    def _apply_entry(self, entry: Entry) -> None:
-        waiting = self._waiting.pop(entry.index, None)
-        if waiting is not None and waiting.term != entry.term:
-            if not waiting.done.done():
-                waiting.done.set_exception(NotLeaderError("another leader's entry took the place of the write"))
-            waiting = None
-        if entry.kind is EntryKind.NORMAL and entry.data:
-            try:
-                self._store.apply(entry.index, entry.data, None if waiting is None else waiting.token)
-            except Exception as error:
-                if waiting is not None and not waiting.done.done():
-                    waiting.done.set_exception(error)
-                raise
-        self._applied = entry.index
-        if waiting is not None and not waiting.done.done():
-            waiting.done.set_result(None)
+    def _on_entry(self, entry: Entry) -> None:
         if entry.term != self._term and entry.term == self._raft.term and self._raft.is_leader:
             # An entry of the own term is applied, and so is everything before it.
             self._set_term(entry.term)
 
-    def _after_applying(self) -> None:
-        if self._applied_waiters:
-            for index, waiter in self._applied_waiters:
-                if index <= self._applied and not waiter.done():
-                    waiter.set_result(None)
-            self._applied_waiters = [(index, waiter) for index, waiter in self._applied_waiters if not waiter.done()]
+    def _on_slice(self) -> None:
         grown = self._log_file.written - self._bytes_at_snapshot
-        entries = self._applied - self._raft.snapshot.index
+        entries = self._applier.index - self._raft.snapshot.index
         if entries >= self._limits.snapshot_entries or (grown >= self._limits.snapshot_bytes and entries > 0):
             self._snapshot_wanted.set()
 
@@ -528,7 +457,7 @@ class Replica:
 
     async def _take_snapshot(self) -> bool:
         async with self._snapshot_lock:
-            index, bytes_before = self._applied, self._log_file.written
+            index, bytes_before = self._applier.index, self._log_file.written
             term = self._raft.log.term_at(index)
             if term is None:
                 return True  # a received snapshot is about to replace everything
@@ -546,23 +475,6 @@ class Replica:
             log.info("snapshot of entry %d taken in %.2f s", index, time.monotonic() - started)
             return True
 
-    async def _restore(self, snapshot: SnapshotMeta) -> None:
-        """Put a received snapshot, whose file is there, in the place of the store."""
-        try:
-            path = snapshot_path(self._folder, snapshot.index)
-            reader = await self._snapshot_disk.submit(lambda: SnapshotReader(path, self._keys))
-            await _restore(self._store, reader)
-            self._applied = snapshot.index
-        except Exception as error:  # noqa: BLE001 - as in _apply
-            self._fail(error)
-            return
-        self._restoring = None
-        self._apply()
-
-
-async def _restore(store: Store, reader: SnapshotReader) -> None:
-    restoring = store.restoring()
-    for piece in reader.pieces():
-        restoring.add(piece)
-        await asyncio.sleep(0)
-    restoring.finish(reader.index)
+    async def _read_snapshot(self, snapshot: SnapshotMeta) -> SnapshotReader:
+        path = snapshot_path(self._folder, snapshot.index)
+        return await self._snapshot_disk.submit(lambda: SnapshotReader(path, self._keys))
