@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,27 @@ async def test_writers_that_wait_together_share_one_fdatasync(folder: Path, monk
 
         assert len(running.task_ids) == 200
         assert len(syncs) <= 3
+
+
+async def test_a_write_is_acknowledged_only_when_its_fsync_has_returned(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_replica(folder) as running:
+        gate = threading.Event()
+
+        def hang(descriptor: int) -> None:
+            gate.wait(20)
+            os.fdatasync(descriptor)
+
+        monkeypatch.setattr(running.replica._log_file, "_sync", hang)
+        write = asyncio.create_task(running.create("task"))
+        await let_the_loop_run()
+
+        assert not write.done()
+        assert running.task_ids == []
+        gate.set()
+        await write
+        assert running.task_ids == ["task"]
 
 
 async def test_a_write_is_applied_and_published_before_it_returns(folder: Path) -> None:
@@ -340,3 +362,16 @@ async def test_two_processes_never_share_a_folder(folder: Path) -> None:
             await open_again(folder)
 
     await open_again(folder)
+
+
+async def test_a_long_log_is_applied_in_slices_before_it_leads(folder: Path) -> None:
+    async with running_replica(folder) as running:
+        await asyncio.gather(*(running.create(f"task-{number}", log="x" * 3000) for number in range(3000)))
+
+    async with running_replica(folder, leads=False) as running:
+        slices = 0
+        while not running.replica.term:
+            slices += 1
+            await asyncio.sleep(0)
+        assert slices > 1
+        assert len(running.task_ids) == 3000
