@@ -116,10 +116,16 @@ class KeyRing:
     def retain(self, numbers: Collection[int]) -> None:
         """Forget every key but `numbers` and the current one."""
         unused = [number for number in self._keys if number not in numbers and number != self.current]
-        if unused:
-            for number in unused:
-                del self._keys[number]
+        if not unused:
+            return
+        before = dict(self._keys)
+        for number in unused:
+            del self._keys[number]
+        try:
             self._save()
+        except OSError:
+            self._keys = before
+            raise
 
     def _save(self) -> None:
         body = b"".join(number.to_bytes(4, "big") + key for number, key in sorted(self._keys.items()))

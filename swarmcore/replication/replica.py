@@ -471,7 +471,11 @@ class Replica:
             self._step(SnapshotTaken(snapshot, keep_from))
             await self._snapshot_disk.submit(lambda: remove_before(self._folder, index))
             await self._log_disk.submit(lambda: self._log_file.compact(keep_from))
-            await self._log_disk.submit(lambda: self._keys.retain(self._log_file.keys_in_use | {key}))
+            try:
+                await self._log_disk.submit(lambda: self._keys.retain(self._log_file.keys_in_use | {key}))
+            except OSError as error:
+                # A key too many does no harm, and the next snapshot tries again.
+                log.warning("can't remove old data keys from %r: %s", str(self._folder), error.strerror)
             log.info("snapshot of entry %d taken in %.2f s", index, time.monotonic() - started)
             return True
 

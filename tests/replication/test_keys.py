@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -55,6 +56,22 @@ def test_rotation_keeps_the_old_keys_until_they_are_let_go(tmp_path: Path) -> No
     ring.retain({2})
 
     assert KeyRing.open(tmp_path / "keys.json").file_key(1, SALT, b"test") is None
+
+
+def test_what_could_not_be_written_is_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ring = KeyRing.create(tmp_path / "keys.json")
+    ring.rotate()
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("swarmcore.replication.keys.replace_file", full)
+    for change in (ring.rotate, lambda: ring.lock(b"key"), lambda: ring.retain({2})):
+        with pytest.raises(OSError, match="No space"):
+            change()
+
+    assert (ring.current, ring.is_locked) == (2, False)
+    assert ring.file_key(1, SALT, b"test") is not None
 
 
 def test_a_damaged_key_file_is_named_and_never_gives_other_keys(tmp_path: Path) -> None:
