@@ -30,6 +30,7 @@ from swarmcore.api.control_pb2 import (
 )
 from swarmcore.api.control_pb2_grpc import ControlStub
 from swarmcore.api.specs_pb2 import NodeSpec, ServiceSpec
+from swarmcore.api.types_pb2 import NodeStatus
 from swarmcore.testing.engines import DockerEngine, docker_engine
 
 IMAGE = "busybox:bench"
@@ -181,14 +182,26 @@ class OwnManager:
                 raise RuntimeError(f"swarmd did not answer on its control socket in {START_SECONDS:.0f} s")
             await asyncio.sleep(0.1)
         self._token = clusters[0].root_ca.join_tokens.worker
-        if not runs_tasks:
-            node = nodes[0]
+        while not runs_tasks:
+            node = (await self._control.ListNodes(ListNodesRequest())).nodes[0]
             spec = NodeSpec()
             spec.CopyFrom(node.spec)
             spec.availability = NodeSpec.DRAIN
-            await self._control.UpdateNode(
-                UpdateNodeRequest(node_id=node.id, node_version=node.meta.version, spec=spec)
-            )
+            request = UpdateNodeRequest(node_id=node.id, node_version=node.meta.version, spec=spec)
+            try:
+                await self._control.UpdateNode(request)
+                break
+            except grpc.aio.AioRpcError as error:
+                # The node registers at the same time, and each write makes a new version.
+                if "out of sequence" not in str(error.details()) or time.monotonic() > deadline:
+                    raise
+        while runs_tasks:
+            node = (await self._control.ListNodes(ListNodesRequest())).nodes[0]
+            if node.status.state == NodeStatus.READY:
+                break
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the node of swarmd was not ready in {START_SECONDS:.0f} s")
+            await asyncio.sleep(0.1)
 
     async def create_service(self, name: str, replicas: int) -> str:
         spec = ServiceSpec()
