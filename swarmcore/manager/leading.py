@@ -22,7 +22,8 @@ class LeaderComponent(Protocol):
     One instance lives as long as the manager; all state of a term is made inside `run` and dropped when it ends.
     """
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     async def run(self, store: LeaderStore) -> None:
         """Work until cancelled. `store` writes only in the term it was made for.

@@ -1,0 +1,205 @@
+"""A manager put together: its store and log, what it serves, and what it runs while it leads."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from swarmcore.allocator.allocator import Allocator
+from swarmcore.api.ca_pb2_grpc import add_CAServicer_to_server, add_NodeCAServicer_to_server
+from swarmcore.api.caller import Caller, current_caller
+from swarmcore.api.control_pb2_grpc import add_ControlServicer_to_server
+from swarmcore.api.dispatcher_pb2_grpc import add_DispatcherServicer_to_server
+from swarmcore.api.health_pb2_grpc import add_HealthServicer_to_server
+from swarmcore.api.plugins_pb2_grpc import add_PluginsServicer_to_server
+from swarmcore.api.types_pb2 import Peer, WeightedPeer
+from swarmcore.api.watch_pb2_grpc import add_WatchServicer_to_server
+from swarmcore.ca.acceptance import AcceptRuleLike
+from swarmcore.ca.cluster_ops import CAClusterOps
+from swarmcore.ca.root import RootCA
+from swarmcore.ca.security import SecurityConfig
+from swarmcore.ca.server import CertificateAuthority
+from swarmcore.clock import Clock, SystemClock
+from swarmcore.controlapi.control import ControlService
+from swarmcore.controlapi.health import HealthService
+from swarmcore.controlapi.plugins import PluginsService
+from swarmcore.controlapi.watch import WatchService
+from swarmcore.dispatcher.dispatcher import Dispatcher
+from swarmcore.errors import DamagedStateError
+from swarmcore.manager.bootstrap import Founder, ensure_cluster
+from swarmcore.manager.leading import LeaderComponent, lead
+from swarmcore.manager.together import run_together
+from swarmcore.orchestrator import components
+from swarmcore.orchestrator.dirty import is_dirty
+from swarmcore.plugin.plugin_set import PluginSet
+from swarmcore.replication.replica import Replica
+from swarmcore.scheduler.scheduler import Scheduler
+from swarmcore.store.store import LeaderStore, Store
+
+log = logging.getLogger("swarmcore.manager")
+
+Service = tuple[Callable[[Any, Any], None], Any]
+"""A generated `add_…Servicer_to_server`, and the servicer."""
+
+MANAGER_WEIGHT = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManagerConfig:
+    """What a manager needs to know besides who it is."""
+
+    state_dir: Path
+    address: str
+    """`host:port` that other nodes are told."""
+    hostname: str
+    acceptance: Sequence[AcceptRuleLike] = ()
+    unlock_key: bytes | None = None
+    heartbeat_tick: int = 1
+    election_tick: int = 10
+
+
+class Manager:
+    """Open it, serve its services, run it, close it."""
+
+    def __init__(
+        self,
+        *,
+        config: ManagerConfig,
+        security: SecurityConfig,
+        plugins: Callable[[], PluginSet],
+        store: Store,
+        replica: Replica,
+        clock: Clock,
+    ) -> None:
+        self.store = store
+        self._config = config
+        self._security = security
+        self._replica = replica
+        self._founder = _founder(config, security)
+        self._health = HealthService()
+        self._ca = CertificateAuthority(
+            store, security=security, plugins=plugins, clock=clock, acceptance=config.acceptance
+        )
+        self._dispatcher = Dispatcher(lambda _: self._caller(), self._peers, security.node_id, clock)
+        self._watch = WatchService(store)
+        self._control = ControlService(
+            store, members=replica.members, cluster_ops=CAClusterOps(), clock=clock, is_dirty=is_dirty
+        )
+        self._plugins = PluginsService(plugins, security.node_id, config.hostname)
+        self._components: list[LeaderComponent] = [
+            self._ca,
+            self._dispatcher,
+            *components(plugins=plugins, clock=clock),
+            Allocator(clock=clock),
+            Scheduler(plugins=plugins, clock=clock),
+        ]
+
+    @classmethod
+    async def open(
+        cls,
+        *,
+        config: ManagerConfig,
+        security: SecurityConfig,
+        plugins: Callable[[], PluginSet],
+        clock: Clock | None = None,
+    ) -> Manager:
+        """Read the log and the snapshot. Raises DamagedStateError and ConfigurationError in one line."""
+        clock = clock or SystemClock()
+        store = Store(clock=clock.now)
+        replica = await Replica.open(
+            folder=config.state_dir / "raft",
+            store=store,
+            node_id=security.node_id,
+            address=config.address,
+            unlock_key=config.unlock_key,
+            # The root's key is on this disk only until the cluster that it founds is in the log.
+            bootstrap=security.root_with_key is not None,
+            clock=clock,
+            heartbeat_tick=config.heartbeat_tick,
+            election_tick=config.election_tick,
+        )
+        store.connect(replica)
+        return cls(config=config, security=security, plugins=plugins, store=store, replica=replica, clock=clock)
+
+    @property
+    def remote_services(self) -> Sequence[Service]:
+        """What other nodes may call; the role table says who."""
+        return [
+            (add_CAServicer_to_server, self._ca),
+            (add_NodeCAServicer_to_server, self._ca),
+            (add_DispatcherServicer_to_server, self._dispatcher),
+            (add_ControlServicer_to_server, self._control),
+            (add_WatchServicer_to_server, self._watch),
+            (add_HealthServicer_to_server, self._health),
+            (add_PluginsServicer_to_server, self._plugins),
+        ]
+
+    @property
+    def control_services(self) -> Sequence[Service]:
+        """What this machine's operator, and this node's own agent, may call."""
+        return self.remote_services
+
+    async def run(self) -> None:
+        """Keep the log, write, and lead where this manager is the leader. Ends when cancelled, or with the failure."""
+        await run_together(
+            self._replica.run(),
+            self.store.run(),
+            lead(self._replica, self.store, self._components, self._prepare),
+        )
+
+    async def wait_leading(self) -> None:
+        """Return when this manager leads and its cluster is in the store."""
+        await self._replica.wait_leadership_change(0)
+        with self.store.subscribe(("cluster", "node")) as changes:
+            while self._security.node_id not in self.store.view.node:
+                await changes.get()
+        self._health.set_serving("Raft", True)
+        self._health.set_serving("ControlAPI", True)
+
+    async def aclose(self) -> None:
+        """Close the log. What was acknowledged is on the disk already."""
+        await self._replica.aclose()
+
+    async def _prepare(self, store: LeaderStore) -> None:
+        founder = self._founder
+        if founder.root_key is None and store.view.cluster.get(founder.cluster_id) is None:
+            raise DamagedStateError(
+                f"the log in {str(self._config.state_dir / 'raft')!r} has no cluster and its root key is gone: "
+                "restore the state directory, or start a new cluster in an empty one"
+            )
+        await store.update(lambda tx: ensure_cluster(tx, founder))
+        if self._security.root_with_key is not None:
+            self._security.forget_root_key()
+            self._founder = replace(founder, root_key=None)
+        if self._security.is_expired:
+            cluster = store.view.cluster.get(founder.cluster_id)
+            assert cluster is not None
+            self._security.renew_locally(RootCA(cluster.root_ca.ca_cert, cluster.root_ca.ca_key))
+
+    def _caller(self) -> Caller:
+        caller = current_caller()
+        # The own agent comes through the control socket, which knows no address.
+        return replace(caller, remote_addr=self._config.address) if caller.is_local else caller
+
+    def _peers(self) -> Sequence[WeightedPeer]:
+        return [
+            WeightedPeer(peer=Peer(node_id=member.node_id, addr=member.address), weight=MANAGER_WEIGHT)
+            for member in self._replica.members()
+        ]
+
+
+def _founder(config: ManagerConfig, security: SecurityConfig) -> Founder:
+    root = security.root_with_key
+    return Founder(
+        node_id=security.node_id,
+        cluster_id=security.cluster_id,
+        certificate=security.material.chain_pem,
+        root_certificate=security.root.certificate_pem,
+        root_key=root.key_pem if root is not None else None,
+        root_digest=security.root.digest,
+        heartbeat_tick=config.heartbeat_tick,
+        election_tick=config.election_tick,
+    )

@@ -1,0 +1,213 @@
+"""A node put together: who it is, what it runs, and the manager beside the agent where it is one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import socket
+from collections.abc import Mapping
+
+import grpc
+
+from swarmcore.agent.agent import Agent
+from swarmcore.agent.connections import Connections, RemoteConnections
+from swarmcore.agent.remotes import DEFAULT_OBSERVATION, RemotePeer, Remotes
+from swarmcore.api.types_pb2 import NodeRole
+from swarmcore.ca.renewal import Renewer
+from swarmcore.ca.security import SecurityConfig
+from swarmcore.clock import Clock, SystemClock
+from swarmcore.errors import ConfigurationError, UnavailableError
+from swarmcore.manager.manager import Manager, ManagerConfig
+from swarmcore.manager.together import run_together
+from swarmcore.node import addresses
+from swarmcore.node import executors as node_executors
+from swarmcore.node.config import NodeConfig
+from swarmcore.node.connections import OwnManagerConnections, control_channel
+from swarmcore.node.listeners import serve_control, serve_remote
+from swarmcore.node.state_dir import StateDir
+from swarmcore.plugin.executor import Executor
+from swarmcore.plugin.loader import load
+from swarmcore.plugin.lock import PluginLock
+from swarmcore.plugin.plugin_set import PluginSet
+
+log = logging.getLogger("swarmcore.node")
+
+GC_THRESHOLDS = (50_000, 20, 100)
+"""Store objects live long and form no cycles, and a full collection of 50 000 of them stops the loop for 45 ms."""
+
+
+async def run(config: NodeConfig) -> None:
+    """Run a node until cancelled. Raises SwarmError in one line for what keeps it from starting or going on."""
+    state = StateDir(config.state_dir)
+    try:
+        await _Node(config, SystemClock()).run()
+    finally:
+        state.close()
+
+
+class _Node:
+    def __init__(self, config: NodeConfig, clock: Clock) -> None:
+        self._config = config
+        self._clock = clock
+        self._hostname = config.hostname or socket.gethostname()
+
+    async def run(self) -> None:
+        config = self._config
+        security = await self._identity()
+        plugins = self._plugins("manager" if security.role == NodeRole.MANAGER else "worker")
+        executors = await node_executors.create(
+            plugins, config.executors, state_dir=config.state_dir, engine_addr=config.engine_addr
+        )
+        try:
+            if security.role == NodeRole.MANAGER:
+                await self._run_manager(security, plugins, executors)
+            else:
+                await self._run_worker(security, executors)
+        finally:
+            for executor in {id(each): each for each in executors.values()}.values():
+                await executor.aclose()
+
+    async def _identity(self) -> SecurityConfig:
+        """The identity on disk, or the one that a manager gives, or a new cluster's."""
+        config = self._config
+        folder = config.state_dir / "certificates"
+        security = SecurityConfig.load(folder, self._clock)
+        if security is None and config.join_addr:
+            log.info("joining the cluster of the manager at %s", config.join_addr)
+            methods = self._plugins("worker").join_methods
+            security = await SecurityConfig.join(
+                folder, config.join_addr, config.join_token, join_methods=methods, clock=self._clock
+            )
+        if security is None:
+            security = SecurityConfig.create_cluster(folder, self._clock)
+            log.info("started cluster %s", security.cluster_id)
+        log.info("node %s is a %s", security.node_id, NodeRole.Name(security.role).lower())
+        return security
+
+    def _plugins(self, role: str) -> PluginSet:
+        path = self._config.state_dir / "plugins.lock"
+        lock = PluginLock.read(path) if path.exists() else None
+        return load(role=role, lock=lock, state_dir=str(self._config.state_dir))
+
+    # As a manager
+
+    async def _run_manager(
+        self, security: SecurityConfig, plugins: PluginSet, executors: Mapping[str, Executor]
+    ) -> None:
+        config = self._config
+        address = addresses.advertised(config.listen_remote_api, config.advertise_remote_api)
+        manager = await Manager.open(
+            config=ManagerConfig(
+                state_dir=config.state_dir,
+                address=address,
+                hostname=self._hostname,
+                acceptance=config.accept,
+                unlock_key=config.unlock_key,
+                heartbeat_tick=config.heartbeat_tick,
+                election_tick=config.election_tick,
+            ),
+            security=security,
+            plugins=lambda: plugins,
+            clock=self._clock,
+        )
+        try:
+            await run_together(manager.run(), self._serve(manager, security, executors, address))
+        finally:
+            await manager.aclose()
+
+    async def _serve(
+        self, manager: Manager, security: SecurityConfig, executors: Mapping[str, Executor], address: str
+    ) -> None:
+        config = self._config
+        await manager.wait_leading()
+        async with contextlib.AsyncExitStack() as stack:
+            remote = await serve_remote(
+                listen=config.listen_remote_api,
+                security=security,
+                store=manager.store,
+                services=manager.remote_services,
+                clock=self._clock,
+            )
+            stack.push_async_callback(remote.aclose)
+            control = await serve_control(
+                path=config.listen_control_api, security=security, services=manager.control_services
+            )
+            stack.push_async_callback(control.aclose)
+            log.info("other nodes are told to come to %s", address)
+
+            async def open_channel() -> grpc.aio.Channel:
+                return control_channel(config.listen_control_api)
+
+            renewer = Renewer(security, open_channel=open_channel, clock=self._clock)
+            connect = OwnManagerConnections(config.listen_control_api)
+            await self._run_agent(security, executors, connect, renewer, None)
+
+    # As a worker
+
+    async def _run_worker(self, security: SecurityConfig, executors: Mapping[str, Executor]) -> None:
+        config = self._config
+        remotes = Remotes(config.state_dir / "state.json")
+        known = remotes.load()
+        if config.join_addr and all(peer.addr != config.join_addr for peer in remotes.weights):
+            remotes.observe(RemotePeer("", config.join_addr), DEFAULT_OBSERVATION)
+        elif not known:
+            raise ConfigurationError(
+                f"no manager is known in {str(config.state_dir)!r}: name one with --join-addr host:port"
+            )
+
+        async def open_channel() -> grpc.aio.Channel:
+            peer = remotes.select()
+            if peer is None:
+                raise UnavailableError("no manager is known")
+            return security.open_channel(peer.addr)
+
+        renewer = Renewer(security, open_channel=open_channel, clock=self._clock)
+        await self._run_agent(security, executors, RemoteConnections(remotes, security.open_channel), renewer, remotes)
+
+    # Both
+
+    async def _run_agent(
+        self,
+        security: SecurityConfig,
+        executors: Mapping[str, Executor],
+        connect: Connections,
+        renewer: Renewer,
+        remotes: Remotes | None,
+    ) -> None:
+        def take_root(pem: bytes) -> None:
+            try:
+                security.install_root(pem)
+            except ConfigurationError as error:
+                log.warning("a manager sent a root certificate that this node can't use: %s", error)
+
+        agent = Agent(
+            node_id=security.node_id,
+            executors=executors,
+            state_dir=self._config.state_dir,
+            connect=connect,
+            hostname=self._hostname,
+            clock=self._clock,
+            generic_resources=self._config.generic_resources,
+            on_node_change=renewer.node_changed,
+            on_root_ca=take_root,
+            on_managers=remotes.replace if remotes is not None else lambda managers: None,
+            tls_info=security.tls_info,
+        )
+
+        async def say_ready() -> None:
+            await agent.wait_ready()
+            log.info("node is ready")
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(*GC_THRESHOLDS)
+            await asyncio.Event().wait()
+
+        async def follow_certificate() -> None:
+            serial = security.serial
+            while True:
+                serial = await security.wait_change(serial)
+                agent.refresh()
+
+        await run_together(agent.run(), renewer.run(), say_ready(), follow_certificate())
