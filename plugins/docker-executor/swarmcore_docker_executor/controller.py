@@ -129,16 +129,15 @@ class DockerController(Controller):
             raise TemporaryError(f"container {self._name!r} does not end after SIGKILL")
 
     async def remove(self) -> None:
-        await self._engine.run(lambda: self._memory.remove(self._task.id))
         found = await self._find()
-        if found is None:
-            return
-        try:
-            await self._engine.call("DELETE", f"/containers/{found['Id']}", params={"force": "1", "v": "1"})
-        except EngineError as error:
-            # 404: gone. 409: another removal is under way.
-            if error.code not in (404, 409):
-                raise
+        if found is not None:
+            try:
+                await self._engine.call("DELETE", f"/containers/{found['Id']}", params={"force": "1", "v": "1"})
+            except EngineError as error:
+                # 404: gone. 409: another removal is under way.
+                if error.code not in (404, 409):
+                    raise
+        await self._engine.run(lambda: self._memory.remove(self._task.id))
 
     async def aclose(self) -> None:
         self._closed.set()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,8 @@ class Engine:
         self.api_version = api_version
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="docker")
         self._clients = threading.local()
+        self._open: list[APIClient] = []
+        """Every thread's client, to be closed at the end; appended to by the threads (one operation, so no lock)."""
         self._pulls: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     @classmethod
@@ -49,6 +52,7 @@ class Engine:
         """Ask the engine for its API version; raises ConfigurationError where it does not answer."""
 
         def version() -> str:
+            _probe(address)
             client = APIClient(base_url=address, version="auto", timeout=10)
             try:
                 return str(client.api_version)
@@ -57,7 +61,7 @@ class Engine:
 
         try:
             return cls(address, await asyncio.to_thread(version))
-        except (docker.errors.DockerException, requests.RequestException) as error:
+        except (docker.errors.DockerException, requests.RequestException, OSError) as error:
             raise ConfigurationError(
                 f"no Docker engine answers at {address!r} ({_reason(error)}); start it or change --engine-addr"
             ) from error
@@ -89,6 +93,7 @@ class Engine:
             client: APIClient | None = getattr(self._clients, "client", None)
             if client is None:
                 client = self._clients.client = self.client()
+                self._open.append(client)
             url = f"{client.base_url}/v{self.api_version}{path}"
             try:
                 response = client.request(method, url, params=params, json=body, timeout=timeout)
@@ -152,6 +157,16 @@ class Engine:
         for task in list(self._pulls.values()):
             task.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        for client in self._open:
+            client.close()
+
+
+def _probe(address: str) -> None:
+    """Raise OSError where nothing listens: the `docker` package loses the socket of a connection that fails."""
+    if address.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(10)
+            probe.connect(address.removeprefix("unix://"))
 
 
 def pull_parameters(image: str) -> dict[str, str]:

@@ -83,6 +83,9 @@ class Events:
             client = self._engine.client(timeout=None)
             try:
                 self._stream = client.events(decode=True, filters=FILTERS)
+                if self._stopping.is_set():  # `aclose` came while there was no stream to close yet
+                    self._stream.close()
+                    return
                 if failures:
                     log.info("the Docker engine at %s answers again", self._engine.address)
                 failures = 0

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import threading
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -78,15 +79,18 @@ class MemoryFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = threading.Lock()
+        """Mounting and unmounting, from several of the engine's threads."""
 
     def mounts(self, task: Task, dependencies: Dependencies) -> list[dict[str, Any]]:
         """Write the files of a task and return the mounts that bring them into its container."""
         files = task_files(task, dependencies)
         if not files:
             return []
-        self._require_memory()
         folder = self.path / task.id
-        folder.mkdir(mode=0o700, exist_ok=True)
+        with self._lock:
+            self._require_memory()
+            folder.mkdir(mode=0o700, exist_ok=True)
         mounts = []
         for number, file in enumerate(files):
             path = folder / str(number)
@@ -105,8 +109,13 @@ class MemoryFolder:
         return mounts
 
     def remove(self, task_id: str) -> None:
-        """Forget the files of a task."""
+        """Forget the files of a task; the last one takes the tmpfs with it."""
         shutil.rmtree(self.path / task_id, ignore_errors=True)
+        with self._lock:
+            if not _is_tmpfs(self.path) or any(self.path.iterdir()):
+                return
+            # A container that is just going may hold a mount below it: then the next removal tries again.
+            subprocess.run(["umount", str(self.path)], check=False, capture_output=True, timeout=10)
 
     def _require_memory(self) -> None:
         if _is_tmpfs(self.path):

@@ -1,0 +1,269 @@
+"""The executor on a real engine: what a task becomes there, and what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from swarmcore_docker_executor.factory import DockerFactory
+
+from swarmcore.api.ids import new_id
+from swarmcore.api.objects_pb2 import Config, Secret, Task
+from swarmcore.errors import ConfigurationError
+from swarmcore.plugin.executor import (
+    ContainerStatuser,
+    Controller,
+    Dependencies,
+    Executor,
+    ExitError,
+    HostInfo,
+    PortStatuser,
+    TaskPreparedError,
+    TaskRejectedError,
+    TaskStartedError,
+)
+from swarmcore.testing.engines import DockerEngine
+
+pytestmark = pytest.mark.engine
+
+IMAGE = "redis:3.0.5"
+NOTHING = Dependencies()
+
+
+@pytest.fixture
+async def executor(docker_engine: DockerEngine, tmp_path: Path) -> AsyncIterator[Executor]:
+    executor = await DockerFactory().create(HostInfo(state_dir=str(tmp_path), engine_addr=docker_engine.address))
+    yield executor
+    await executor.aclose()
+
+
+def make_task(*args: str, service: str = "redis", command: tuple[str, ...] = ()) -> Task:
+    task = Task(id=new_id(), service_id=new_id(), slot=1, node_id=new_id())
+    task.service_annotations.name = service
+    task.spec.container.image = IMAGE
+    task.spec.container.command.extend(command)
+    task.spec.container.args.extend(args)
+    task.spec.container.stop_grace_period.seconds = 2
+    return task
+
+
+async def started(executor: Executor, task: Task, dependencies: Dependencies = NOTHING) -> Controller:
+    controller = await executor.controller(task, dependencies)
+    await controller.prepare()
+    await controller.start()
+    return controller
+
+
+def inspect(engine: DockerEngine, task: Task) -> dict[str, object]:
+    name = f"{task.service_annotations.name}.{task.slot}.{task.id}"
+    found: dict[str, object] = json.loads(engine.docker("inspect", name))[0]
+    return found
+
+
+async def test_a_task_becomes_a_container_with_swarmkits_name_and_labels(
+    executor: Executor, docker_engine: DockerEngine
+) -> None:
+    task = make_task("sleep", "100")
+    controller = await started(executor, task)
+
+    names = [each["Names"] for each in docker_engine.containers(service="redis")]
+    labels = inspect(docker_engine, task)["Config"]["Labels"]  # type: ignore[index]
+    await controller.remove()
+
+    assert names == [f"redis.1.{task.id}"]
+    assert labels["com.docker.swarm.task.id"] == task.id
+    assert labels["com.docker.swarm.service.name"] == "redis"
+    assert docker_engine.containers(service="redis") == []
+
+
+async def test_preparing_and_starting_twice_says_that_it_was_done(executor: Executor) -> None:
+    task = make_task("sleep", "100")
+    controller = await executor.controller(task, NOTHING)
+    try:
+        await controller.prepare()
+        with pytest.raises(TaskPreparedError):
+            await controller.prepare()
+        await controller.start()
+        with pytest.raises(TaskStartedError):
+            await controller.start()
+    finally:
+        await controller.remove()
+
+
+@pytest.mark.parametrize(("command", "code"), [(("true",), 0), (("sh", "-c", "exit 3"), 3)])
+async def test_wait_tells_the_exit_code(executor: Executor, command: tuple[str, ...], code: int) -> None:
+    controller = await started(executor, make_task(command=command))
+    try:
+        if code:
+            with pytest.raises(ExitError, match=rf"^task: non-zero exit \({code}\)") as raised:
+                await controller.wait()
+            assert raised.value.code == code
+        else:
+            await controller.wait()
+    finally:
+        await controller.remove()
+
+
+async def test_shutdown_signals_first_and_kills_after_the_grace_period(
+    executor: Executor, docker_engine: DockerEngine
+) -> None:
+    task = make_task(command=("sh", "-c", "trap 'exit 7' TERM; while true; do sleep 0.1; done"))
+    polite = await started(executor, task)
+    # The shell must have set its trap before the signal comes.
+    await asyncio.to_thread(docker_engine.docker, "exec", f"redis.1.{task.id}", "true")
+    stubborn_task = make_task(command=("sh", "-c", "trap '' TERM; while true; do sleep 0.1; done"))
+    stubborn_task.spec.container.stop_grace_period.seconds = 1
+    stubborn = await started(executor, stubborn_task)
+    await asyncio.to_thread(docker_engine.docker, "exec", f"redis.1.{stubborn_task.id}", "true")
+
+    await asyncio.gather(polite.shutdown(), stubborn.shutdown())
+    codes = [inspect(docker_engine, each)["State"]["ExitCode"] for each in (task, stubborn_task)]  # type: ignore[index]
+    await asyncio.gather(polite.shutdown(), stubborn.terminate())
+    await asyncio.gather(polite.remove(), stubborn.remove())
+    await asyncio.gather(polite.remove(), stubborn.remove())
+
+    assert codes == [7, 137]
+
+
+async def test_a_missing_image_is_refused_in_the_engines_words(executor: Executor) -> None:
+    task = make_task()
+    task.spec.container.image = "127.0.0.1:1/nosuch:9"
+    controller = await executor.controller(task, NOTHING)
+
+    with pytest.raises(TaskRejectedError, match=r"127\.0\.0\.1:1"):
+        await controller.prepare()
+    await controller.remove()
+
+
+async def test_a_command_that_does_not_exist_is_refused_in_the_engines_words(executor: Executor) -> None:
+    controller = await executor.controller(make_task(command=("/nosuch",)), NOTHING)
+    await controller.prepare()
+
+    with pytest.raises(TaskRejectedError, match="no such file or directory"):
+        await controller.start()
+    await controller.remove()
+
+
+async def test_a_running_container_is_found_again_by_another_executor(
+    executor: Executor, docker_engine: DockerEngine, tmp_path: Path
+) -> None:
+    task = make_task("sleep", "100")
+    controller = await started(executor, task)
+    before = inspect(docker_engine, task)["State"]
+    again = await DockerFactory().create(HostInfo(state_dir=str(tmp_path), engine_addr=docker_engine.address))
+    try:
+        found = await again.recover(task, controller.handle, NOTHING)
+        lost = await again.recover(make_task(), None, NOTHING)
+
+        assert found is not None
+        assert lost is None
+        assert inspect(docker_engine, task)["State"] == before
+        assert isinstance(found, ContainerStatuser)
+        status = await found.container_status()
+        assert status is not None
+        assert status.pid > 0
+    finally:
+        await controller.remove()
+        await again.aclose()
+
+
+async def test_a_container_removed_by_hand_is_noticed(executor: Executor, docker_engine: DockerEngine) -> None:
+    task = make_task("sleep", "100")
+    controller = await started(executor, task)
+    waiting = asyncio.create_task(controller.wait())
+
+    await asyncio.to_thread(docker_engine.docker, "rm", "-f", f"redis.1.{task.id}")
+    async with asyncio.timeout(5):
+        with pytest.raises((TaskRejectedError, ExitError)):
+            await waiting
+
+
+async def test_secrets_and_configs_are_files_with_owner_and_mode(
+    executor: Executor, docker_engine: DockerEngine, tmp_path: Path
+) -> None:
+    task = make_task("sleep", "100")
+    secret, config = Secret(id=new_id()), Config(id=new_id())
+    secret.spec.data, config.spec.data = b"hunter2", b"port=1"
+    reference = task.spec.container.secrets.add(secret_id=secret.id, secret_name="password")  # noqa: S106
+    reference.file.name, reference.file.mode, reference.file.uid = "password", 0o400, "100"
+    other = task.spec.container.configs.add(config_id=config.id, config_name="conf")
+    other.file.name, other.file.mode = "/etc/app.conf", 0o444
+    controller = await started(executor, task, Dependencies(secrets={secret.id: secret}, configs={config.id: config}))
+    try:
+        shown = docker_engine.docker(
+            "exec", f"redis.1.{task.id}", "sh", "-c",
+            "cat /run/secrets/password /etc/app.conf; stat -c ' %u %a' /run/secrets/password",
+        )  # fmt: skip
+        assert shown == "hunter2port=1 100 400\n"
+        assert "hunter2" not in docker_engine.docker("inspect", f"redis.1.{task.id}")
+    finally:
+        await controller.remove()
+        await controller.remove()
+    assert not os.path.ismount(tmp_path / "secrets")
+
+
+async def test_a_health_check_gates_the_start(executor: Executor) -> None:
+    task = make_task(command=("sh", "-c", "sleep 0.5; touch /ok; sleep 100"))
+    health = task.spec.container.healthcheck
+    health.test.extend(["CMD", "test", "-e", "/ok"])
+    health.interval.nanos, health.retries = 200_000_000, 20
+    controller = await started(executor, task)
+    sick_task = make_task("sleep", "100")
+    sick = sick_task.spec.container.healthcheck
+    sick.test.extend(["CMD", "false"])
+    sick.interval.nanos, sick.retries = 200_000_000, 1
+    unhealthy = await executor.controller(sick_task, NOTHING)
+    await unhealthy.prepare()
+
+    with pytest.raises(ExitError, match="unhealthy container"):
+        await unhealthy.start()
+    await asyncio.gather(controller.remove(), unhealthy.remove())
+
+
+async def test_a_host_port_is_shown_as_published(executor: Executor) -> None:
+    task = make_task("httpd", "-f", "-p", "8080")
+    task.endpoint.ports.add(name="web", target_port=8080, publish_mode=1)
+    controller = await started(executor, task)
+    try:
+        assert isinstance(controller, PortStatuser)
+        status = await controller.port_status()
+        assert status is not None
+        assert status.ports[0].published_port > 0
+    finally:
+        await controller.remove()
+
+
+async def test_limits_reach_the_engine(executor: Executor, docker_engine: DockerEngine) -> None:
+    task = make_task("sleep", "100")
+    task.spec.resources.limits.memory_bytes = 64 << 20
+    task.spec.resources.limits.nano_cpus = 500_000_000
+    task.spec.container.env.extend(["A=1"])
+    controller = await started(executor, task)
+    try:
+        found = inspect(docker_engine, task)
+        host: dict[str, object] = found["HostConfig"]  # type: ignore[assignment]
+        assert (host["Memory"], host["CpuQuota"]) == (64 << 20, 50_000)
+        assert "A=1" in found["Config"]["Env"]  # type: ignore[index]
+    finally:
+        await controller.remove()
+
+
+async def test_the_engine_is_described_as_a_node(executor: Executor) -> None:
+    description = await executor.describe()
+
+    assert description.platform.os == "linux"
+    assert description.resources.memory_bytes > 0
+    assert description.engine.engine_version
+    assert ("Network", "overlay") in {(plugin.type, plugin.name) for plugin in description.engine.plugins}
+
+
+async def test_an_engine_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
+    host = HostInfo(state_dir=str(tmp_path), engine_addr=f"unix://{tmp_path}/nosuch.sock")
+
+    assert not await DockerFactory().available(host)
+    with pytest.raises(ConfigurationError, match=r"no Docker engine answers at .*start it or change --engine-addr"):
+        await DockerFactory().create(host)
