@@ -203,7 +203,7 @@ async def test_secrets_and_configs_are_files_with_owner_and_mode(
     finally:
         await controller.remove()
         await controller.remove()
-    assert not os.path.ismount(tmp_path / "secrets")
+    assert not await asyncio.to_thread(os.path.ismount, tmp_path / "secrets")
 
 
 async def test_a_health_check_gates_the_start(executor: Executor) -> None:
