@@ -76,6 +76,8 @@ async def _lead_term(store: LeaderStore, components: Sequence[LeaderComponent], 
 
 async def _supervise(component: LeaderComponent, store: LeaderStore) -> None:
     failures = 0
+    task = asyncio.current_task()
+    assert task is not None
     while True:
         started = asyncio.get_running_loop().time()
         try:
@@ -83,7 +85,11 @@ async def _supervise(component: LeaderComponent, store: LeaderStore) -> None:
         except NotLeaderError:
             log.debug("%s: the term is over", component.name)
         except Exception:  # the supervisor: one component's bug must not end the others
-            log.exception("%s failed and starts again", component.name)
+            if not task.cancelling():
+                log.exception("%s failed and starts again", component.name)
+        if task.cancelling():
+            # The end of the term made something of it fail, and that failure hid the cancellation.
+            raise asyncio.CancelledError
         if asyncio.get_running_loop().time() - started > 60:
             failures = 0
         await asyncio.sleep(RESTART_SECONDS[min(failures, len(RESTART_SECONDS) - 1)])

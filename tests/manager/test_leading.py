@@ -96,6 +96,25 @@ async def test_a_component_that_fails_does_not_end_the_others(caplog: pytest.Log
         assert "component failed and starts again" in caplog.text
 
 
+async def test_a_component_that_fails_because_it_is_stopped_stays_stopped(caplog: pytest.LogCaptureFixture) -> None:
+    class Hasty(Component):
+        async def run(self, store: LeaderStore) -> None:
+            self.started.append(store.term)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise NotLeaderError("the term ended in the middle of a write")
+
+    terms, hasty = Terms(), Hasty()
+    async with running_store() as store, leading(terms, store, hasty):
+        await terms.become(1)
+        await terms.become(0)
+        await terms.become(2)
+
+        assert hasty.started == [1, 2]
+    assert "starts again" not in caplog.text
+
+
 async def test_a_write_of_an_older_term_is_refused() -> None:
     terms, component = Terms(), Component()
     async with running_store() as store, leading(terms, store, component):
