@@ -1,0 +1,48 @@
+"""Coroutines that live and end together."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from swarmcore.manager.together import run_together
+from swarmcore.testing.clock import let_the_loop_run
+
+
+async def test_the_first_failure_ends_the_others_and_is_raised_as_it_is() -> None:
+    ended: list[str] = []
+
+    async def lasting() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("lasting")
+
+    async def failing() -> None:
+        await asyncio.sleep(0)
+        raise KeyError("why")
+
+    with pytest.raises(KeyError, match="why"):
+        await run_together(lasting(), failing())
+
+    assert ended == ["lasting"]
+
+
+async def test_cancelling_it_cancels_all_and_waits_for_them() -> None:
+    ended: list[int] = []
+
+    async def slow_to_end(number: int) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ended.append(number)
+
+    whole = asyncio.create_task(run_together(slow_to_end(1), slow_to_end(2)))
+    await let_the_loop_run()
+    whole.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await whole
+    assert ended == [1, 2]
