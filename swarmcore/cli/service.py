@@ -170,7 +170,7 @@ def ls(quiet: bool, output: str) -> None:
 
         click.echo(to_json([{**plain(each), "running_tasks": counts.get(each.id, 0)} for each in services]))
         return
-    from swarmcore.cli.service_page import what_runs
+    from swarmcore.cli.task_table import what_runs
     from swarmcore.cli.text import table, uses_colour
 
     rows = [

@@ -12,16 +12,8 @@ from swarmcore.api.specs_pb2 import ContainerSpec, ServiceSpec, TaskSpec
 from swarmcore.api.types_pb2 import Mount, PortConfig, Resources, RestartPolicy, UpdateConfig, UpdateStatus
 from swarmcore.cli.connection import Manager
 from swarmcore.cli.lookup import Names
-from swarmcore.cli.task_table import runs, task_table
+from swarmcore.cli.task_table import command_line, process_of, runs, task_table
 from swarmcore.cli.text import Page, ago, cpus, duration, enum_name, memory
-
-
-def what_runs(task: TaskSpec) -> str:
-    """The image, or what stands for it."""
-    runtime = task.WhichOneof("runtime")
-    if runtime == "container":
-        return task.container.image
-    return f"({task.generic.kind})" if runtime == "generic" else f"({runtime or 'none'})"
 
 
 def show(to: Manager, service: Service, *, every: bool, as_json: bool) -> None:
@@ -123,36 +115,21 @@ def add_task_spec(page: Page, task: TaskSpec, networks: dict[str, str]) -> None:
 
 
 def _add_generic(page: Page, task: TaskSpec) -> None:
-    kind = task.generic.kind
-    with page.section(kind.capitalize() or "Generic"):
-        page.add("Payload", task.generic.payload.type_url)
-        if not task.generic.payload.type_url.endswith("swarmcore.v1.ProcessSpec"):
+    process = process_of(task)
+    with page.section(task.generic.kind.capitalize() or "Generic"):
+        if process is None:
+            page.add("Payload", task.generic.payload.type_url)
             return
-        from google.protobuf.message import DecodeError
-
-        from swarmcore.api.process_pb2 import ProcessSpec
-
-        spec = ProcessSpec()
-        try:
-            task.generic.payload.Unpack(spec)
-        except DecodeError:
-            return
-        _add_words(page, spec)
-        page.add("User", spec.user)
-        page.add("Dir", spec.dir)
-
-
-def _words(items: Any) -> str:
-    from shlex import quote
-
-    return " ".join(quote(item) for item in items)
+        _add_words(page, process)
+        page.add("User", process.user)
+        page.add("Dir", process.dir)
 
 
 def _add_words(page: Page, spec: Any) -> None:
     if spec.command:
-        page.add("Command", _words(spec.command))
+        page.add("Command", command_line(spec.command))
     if spec.args:
-        page.add("Args", _words(spec.args))
+        page.add("Args", command_line(spec.args))
     if spec.env:
         page.listing("Env", list(spec.env))
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from swarmcore.api.objects_pb2 import Task
+from swarmcore.api.specs_pb2 import TaskSpec
 from swarmcore.api.types_pb2 import TaskState
 from swarmcore.cli.lookup import Names
 from swarmcore.cli.text import ago, enum_name, table, uses_colour
 
+if TYPE_CHECKING:
+    from swarmcore.api.process_pb2 import ProcessSpec
+
+COMMAND_WIDTH = 24
 HEADERS = ("Task ID", "Service", "Slot", "Image", "Desired State", "Last State", "Node")
 
 
@@ -21,12 +27,41 @@ def runs(task: Task) -> bool:
     return task.desired_state <= TaskState.RUNNING
 
 
-def what_runs(task: Task) -> str:
-    """The image, or the kind of another runtime."""
-    runtime = task.spec.WhichOneof("runtime")
+def what_runs(spec: TaskSpec) -> str:
+    """The image, the command line of a process, or the kind of another runtime."""
+    runtime = spec.WhichOneof("runtime")
     if runtime == "container":
-        return task.spec.container.image
-    return f"({task.spec.generic.kind})" if runtime == "generic" else f"({runtime or 'none'})"
+        return spec.container.image
+    if runtime != "generic":
+        return f"({runtime or 'none'})"
+    process = process_of(spec)
+    if process is None:
+        return f"({spec.generic.kind})"
+    line = command_line([*process.command, *process.args])
+    return line if len(line) <= COMMAND_WIDTH else f"{line[: COMMAND_WIDTH - 1]}…"
+
+
+def process_of(spec: TaskSpec) -> ProcessSpec | None:
+    """What a task of plain processes runs; None for any other, and for a payload that can't be read."""
+    if not spec.generic.payload.type_url.endswith("swarmcore.v1.ProcessSpec"):
+        return None
+    from google.protobuf.message import DecodeError
+
+    from swarmcore.api.process_pb2 import ProcessSpec
+
+    process = ProcessSpec()
+    try:
+        spec.generic.payload.Unpack(process)
+    except DecodeError:
+        return None
+    return process
+
+
+def command_line(words: Iterable[str]) -> str:
+    """The words as a shell would take them."""
+    from shlex import quote
+
+    return " ".join(quote(word) for word in words)
 
 
 def last_state(task: Task) -> str:
@@ -61,7 +96,7 @@ def task_table(tasks: Iterable[Task], names: Names) -> str:
         service = names.service(task.service_id)
         state = state_name(task.desired_state)
         node = names.node(task.node_id)
-        rows.append((task.id, service, slot, what_runs(task), state, last_state(task), node, problem(task)))
+        rows.append((task.id, service, slot, what_runs(task.spec), state, last_state(task), node, problem(task)))
     return with_errors(HEADERS, rows)
 
 

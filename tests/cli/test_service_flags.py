@@ -189,7 +189,7 @@ def test_a_process_service_carries_its_command_in_the_payload(manager: FakeManag
     assert generic.kind == "process" and generic.payload.Unpack(spec)
     assert spec == ProcessSpec(command=["sleep"], args=["2000"], env=["A=1"], dir="d", user="nobody")
     assert "  Args            : 2000\n" in ctl("service", "inspect", "tick").out
-    assert "(process)" in ctl("service", "ls").out
+    assert "  sleep 2000  " in ctl("service", "ls").out
 
 
 def test_a_process_service_has_no_image(ctl: Ctl) -> None:
