@@ -42,6 +42,8 @@ APPLETS: tuple[str, ...] = (
     ),
     *("touch", "mkdir", "rm", "head", "tail", "seq", "date", "nslookup", "test", "printf", "dd", "yes", "wc", "grep"),
 )
+IMAGE_COMMAND = ("sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait")
+"""Like a server: runs until it is told to stop, and then ends at once, which a bare `sleep` as process 1 does not."""
 START_SECONDS = 60
 _numbers = itertools.count(os.getpid() % 200)
 
@@ -50,7 +52,7 @@ def missing_engine() -> str | None:
     """Why no Docker Engine can be started here; None where one can."""
     if os.geteuid() != 0:
         return "starting a Docker Engine needs root"
-    for program in ("dockerd", "docker", "iptables"):
+    for program in ("dockerd", "docker", "iptables", "unshare"):
         if shutil.which(program) is None:
             return f"{program} is not installed"
     if not os.access(BUSYBOX, os.X_OK):
@@ -122,7 +124,7 @@ class DockerEngine:
     def import_image(self, *names: str) -> None:
         """Make the busybox image under these names."""
         first, *rest = names
-        self.docker("import", "-", first, stdin=busybox_image())
+        self.docker("import", "--change", f"CMD {json.dumps(IMAGE_COMMAND)}", "-", first, stdin=busybox_image())
         for name in rest:
             self.docker("tag", first, name)
 
@@ -138,7 +140,9 @@ class DockerEngine:
             self.process.wait(10)
 
 
-def start_docker(folder: Path, *, namespace: str | None = None, extra: Sequence[str] = ()) -> DockerEngine:
+def start_docker(
+    folder: Path, *, namespace: str | None = None, hostname: str = "", extra: Sequence[str] = ()
+) -> DockerEngine:
     """Start an engine on `folder` (again, where one ran before) and wait until it answers."""
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
@@ -151,6 +155,8 @@ def start_docker(folder: Path, *, namespace: str | None = None, extra: Sequence[
         *("-p", str(folder / "pid")),
         *extra,
     ]
+    if hostname:
+        command = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', hostname, *command]
     if namespace:
         command = ["nsenter", f"--net=/run/netns/{namespace}", *command]
     with open(folder / "log", "ab") as log:
@@ -221,7 +227,10 @@ class Host:
 
 @contextlib.contextmanager
 def hosts(count: int, *, engines: bool = True, images: Sequence[str] = ("redis:3.0.5",)) -> Iterator[list[Host]]:
-    """Hosts on one bridge, all in namespaces: nothing of the machine's own network is touched."""
+    """Hosts on one bridge, all in namespaces: nothing of the machine's own network is touched.
+
+    Their engines call themselves docker1, docker2 and so on.
+    """
     number = next(_numbers) % 250
     prefix = f"swt{number}"
     made: list[Host] = []
@@ -243,7 +252,8 @@ def hosts(count: int, *, engines: bool = True, images: Sequence[str] = ("redis:3
             engine = None
             own = folder / f"h{index}"
             if engines:
-                engine = start_docker(own, namespace=name, extra=("--bip", f"172.30.{index}.1/24"))
+                bridge = ("--bip", f"172.30.{index}.1/24")
+                engine = start_docker(own, namespace=name, hostname=f"docker{index}", extra=bridge)
                 stack.callback(_end, engine)
                 engine.import_image(*images)
             else:
