@@ -29,6 +29,7 @@ from swarmcore.errors import (
     InvalidArgumentError,
     NotFoundError,
     ResourceExhaustedError,
+    UnimplementedError,
 )
 from swarmcore.plugin.acceptance import Accept, JoinRequest
 from swarmcore.plugin.plugin_set import PluginSet
@@ -39,6 +40,7 @@ from swarmcore.store.transaction import Transaction
 log = logging.getLogger("swarmcore.ca")
 
 MANAGER_SUBSYSTEM = "swarm-manager"
+ONE_MANAGER = "this version runs one manager: join as a worker, with the worker join token"
 MAX_WAITING = 200
 MAX_WAITING_OF_ADDRESS = 20
 REMEMBERED_REQUESTS = 10_000
@@ -61,8 +63,10 @@ class CertificateAuthority(CAServicer, NodeCAServicer):
         clock: Clock | None = None,
         acceptance: Sequence[AcceptRuleLike] = (),
         new_id: IdSource = new_id,
+        may_add_managers: bool = True,
     ) -> None:
         """`acceptance`: the operator's chain; empty is join tokens, and the operator for a node without one."""
+        self._may_add_managers = may_add_managers
         self._store = store
         self._security = security
         self._clock = clock or SystemClock()
@@ -178,6 +182,8 @@ class CertificateAuthority(CAServicer, NodeCAServicer):
                 requested_role=request.role,
             )
         )
+        if isinstance(verdict, Accept) and verdict.role == NodeRole.MANAGER and not self._may_add_managers:
+            raise UnimplementedError(ONE_MANAGER)
         node = Node()
         node.spec.availability = request.availability
         node.certificate.CopyFrom(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import ipaddress
 import logging
 import os
 import signal
@@ -138,6 +139,13 @@ def build_config(flags: dict[str, Any]) -> NodeConfig:
         name = "--" + flag.replace("_", "-")
         if flags[flag] and not _checked(name, values.host_and_port, flags[flag])[0]:
             raise ConfigurationError(f"{name} {flags[flag]!r} has no host: write it like 10.1.1.1:4242")
+    debug = flags["listen_debug"]
+    if debug and not _is_loopback(
+        _checked("--listen-debug", lambda text: values.host_and_port(text, port_zero=True), debug)[0]
+    ):
+        raise ConfigurationError(
+            f"--listen-debug {debug!r} shows the inside of this process: give it a loopback address, like 127.0.0.1:6060"
+        )
     hostname = flags["hostname"]
     if len(hostname) > 255 or any(char.isspace() or not char.isprintable() for char in hostname):
         raise ConfigurationError("--hostname has blanks or control characters, or is longer than 255 characters")
@@ -145,6 +153,9 @@ def build_config(flags: dict[str, Any]) -> NodeConfig:
         raise ConfigurationError("--join-token needs --join-addr: name a manager to join")
     if flags["force_new_cluster"] and flags["join_addr"]:
         raise ConfigurationError("--force-new-cluster and --join-addr exclude each other: drop one of them")
+    if flags["autolock"] and flags["join_addr"]:
+        raise ConfigurationError("--autolock is for a new cluster, and --join-addr joins one: drop one of them")
+    _refuse_what_is_not_there_yet(flags)
     heartbeat, election = flags["heartbeat_tick"], flags["election_tick"]
     if heartbeat < 1 or not heartbeat < election <= 1000:
         raise ConfigurationError(
@@ -165,13 +176,28 @@ def build_config(flags: dict[str, Any]) -> NodeConfig:
         executors=parse_executors(flags["executor"]),
         engine_addr=flags["engine_addr"],
         generic_resources=_checked("--generic-node-resources", values.generic_resources, generic) if generic else (),
-        force_new_cluster=flags["force_new_cluster"],
         heartbeat_tick=heartbeat,
         election_tick=election,
-        external_cas=parse_external_cas(flags["external_ca"]),
         autolock=flags["autolock"],
         unlock_key=parse_unlock_key(flags["unlock_key"]),
     )
+
+
+def _refuse_what_is_not_there_yet(flags: dict[str, Any]) -> None:
+    """SwarmKit's flags that would be promises without a deed."""
+    if flags["force_new_cluster"]:
+        raise ConfigurationError(
+            "--force-new-cluster is not supported: this version runs one manager, which goes on by itself"
+        )
+    if parse_external_cas(flags["external_ca"]):
+        raise ConfigurationError("--external-ca is not supported: this version signs with the cluster's own root CA")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _socket_path(text: str) -> Path:
@@ -233,7 +259,7 @@ def _exit_on_early_signal(number: int, frame: FrameType | None) -> None:
 @click.option(
     "--listen-control-api", default="/var/run/swarmd.sock", show_default=True, help="The socket for swarmctl."
 )
-@click.option("--listen-debug", default="", help="Debugging over HTTP.")
+@click.option("--listen-debug", default="", help="The running tasks with their stacks, over HTTP on loopback.")
 @click.option("--listen-metrics", default="", help="Prometheus metrics over HTTP, at /metrics.")
 @click.option(
     "--executor",
@@ -243,10 +269,10 @@ def _exit_on_early_signal(number: int, frame: FrameType | None) -> None:
 )
 @click.option("--engine-addr", default="unix:///var/run/docker.sock", show_default=True, help="The engine's socket.")
 @click.option("--generic-node-resources", default="", help="Such as fpga=2,gpu=UUID1,gpu=UUID2.")
-@click.option("--force-new-cluster", is_flag=True, help="Make a cluster of one from this manager's state.")
+@click.option("--force-new-cluster", is_flag=True, help="Not in this version.")
 @click.option("--heartbeat-tick", type=int, default=1, show_default=True, help="Raft ticks (100 ms) for a heartbeat.")
 @click.option("--election-tick", type=int, default=10, show_default=True, help="Raft ticks before an election.")
-@click.option("--external-ca", multiple=True, metavar="SPEC", help="protocol=cfssl,url=https://… Repeatable.")
+@click.option("--external-ca", multiple=True, metavar="SPEC", help="Not in this version.")
 @click.option("--autolock", is_flag=True, help="Lock the keys of a new cluster's managers with an unlock key.")
 @click.option("--unlock-key", default="", help="SWMKEY-1-…, for a manager that is locked.")
 def command(version: bool, log_level: str, **flags: Any) -> None:
@@ -259,15 +285,6 @@ def command(version: bool, log_level: str, **flags: Any) -> None:
     config = build_config(flags)
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     start_logging(log_level)
-    from swarmcore.cli import values
-
-    host = values.host_and_port(config.listen_remote_api, port_zero=True)[0]
-    if host in ("", "0.0.0.0", "::", "127.0.0.1", "::1", "localhost") and not config.advertise_remote_api:  # noqa: S104
-        log.warning(
-            "listening on %s: other nodes must reach this one by the address they see; "
-            "give --advertise-remote-api where they can't",
-            config.listen_remote_api,
-        )
     from swarmcore.node.node import run
 
     asyncio.run(serve(config, run))

@@ -85,6 +85,10 @@ def host_and_port(text: str, *, port_zero: bool = False) -> tuple[str, int]:
         raise ValueError(f"{text!r} has no valid port (1 to 65535)")
     if any(char.isspace() or ord(char) < 32 for char in host):
         raise ValueError(f"{text!r} has blanks in its host")
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise ValueError(f"{text!r} has a host that is no name") from None
     return host, int(port)
 
 

@@ -31,6 +31,7 @@ from swarmcore.dispatcher.dispatcher import Dispatcher
 from swarmcore.errors import DamagedStateError
 from swarmcore.manager.bootstrap import Founder, ensure_cluster
 from swarmcore.manager.leading import LeaderComponent, lead
+from swarmcore.manager.metrics import manager_metrics
 from swarmcore.manager.together import run_together
 from swarmcore.orchestrator import components
 from swarmcore.orchestrator.dirty import is_dirty
@@ -45,6 +46,8 @@ Service = tuple[Callable[[Any, Any], None], Any]
 """A generated `add_…Servicer_to_server`, and the servicer."""
 
 MANAGER_WEIGHT = 10
+MAY_ADD_MANAGERS = False
+"""Nothing carries the log to another manager yet: one that joined would wait for it in vain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +84,22 @@ class Manager:
         self._founder = _founder(config, security)
         self._health = HealthService()
         self._ca = CertificateAuthority(
-            store, security=security, plugins=plugins, clock=clock, acceptance=config.acceptance
+            store,
+            security=security,
+            plugins=plugins,
+            clock=clock,
+            acceptance=config.acceptance,
+            may_add_managers=MAY_ADD_MANAGERS,
         )
         self._dispatcher = Dispatcher(lambda _: self._caller(), self._peers, security.node_id, clock)
         self._watch = WatchService(store)
         self._control = ControlService(
-            store, members=replica.members, cluster_ops=CAClusterOps(), clock=clock, is_dirty=is_dirty
+            store,
+            members=replica.members,
+            cluster_ops=CAClusterOps(),
+            clock=clock,
+            is_dirty=is_dirty,
+            may_add_managers=MAY_ADD_MANAGERS,
         )
         self._plugins = PluginsService(plugins, security.node_id, config.hostname)
         self._components: list[LeaderComponent] = [
@@ -122,6 +135,13 @@ class Manager:
             election_tick=config.election_tick,
         )
         store.connect(replica)
+        for rule in config.acceptance:
+            if rule.policy not in plugins().acceptance:
+                log.error(
+                    "--accept %s: %s; nobody joins by it until then",
+                    rule.policy,
+                    plugins().why_unavailable(f"acceptance/{rule.policy}"),
+                )
         return cls(config=config, security=security, plugins=plugins, store=store, replica=replica, clock=clock)
 
     @property
@@ -158,6 +178,10 @@ class Manager:
                 await changes.get()
         self._health.set_serving("Raft", True)
         self._health.set_serving("ControlAPI", True)
+
+    async def metrics(self) -> str:
+        """What this manager tells Prometheus."""
+        return await manager_metrics(self.store.view, is_leader=bool(self._replica.term))
 
     async def aclose(self) -> None:
         """Close the log. What was acknowledged is on the disk already."""

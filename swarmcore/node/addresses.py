@@ -35,6 +35,15 @@ def is_wildcard(host: str) -> bool:
         return False
 
 
+def is_reachable(listen: str) -> bool:
+    """Whether `host:port` names one address that other machines may know: no wildcard, not this machine's own."""
+    host, _ = split(listen)
+    try:
+        return not is_wildcard(host) and not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost"
+
+
 def candidates() -> list[tuple[str, str]]:
     """(interface, IPv4 address) of every interface that is up and leads somewhere, in the kernel's order."""
     found = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from swarmcore.api.types_pb2 import ExternalCA, GenericResource
+from swarmcore.api.types_pb2 import GenericResource
 
 DEFAULT_STATE_DIR = Path("/var/lib/swarmd")
 DEFAULT_CONTROL_SOCKET = Path("/var/run/swarmd.sock")
@@ -48,10 +48,9 @@ class NodeConfig:
     engine_addr: str = DEFAULT_ENGINE_ADDR
     generic_resources: tuple[GenericResource, ...] = ()
 
-    force_new_cluster: bool = False
     heartbeat_tick: int = 1
     election_tick: int = 10
-    external_cas: tuple[ExternalCA, ...] = ()
     autolock: bool = False
+    """Of a cluster that this node starts."""
     unlock_key: bytes | None = None
     """32 bytes. Never logged: `repr` of a configuration does not belong in a log."""

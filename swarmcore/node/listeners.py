@@ -90,15 +90,18 @@ class Listener:
 
 async def serve_remote(
     *,
-    listen: str,
+    listen: str | socket.socket,
     security: SecurityConfig,
     store: Store,
     services: Sequence[Service],
     clock: Clock | None = None,
     connections_per_address: int = CONNECTIONS_PER_ADDRESS,
 ) -> Listener:
-    """Serve other nodes on `listen` (`host:port`). Raises ConfigurationError, naming the address, where it is taken."""
-    bound = bind_tcp(listen)
+    """Serve other nodes on `listen`: `host:port`, or what `bind_tcp` made of it.
+
+    Raises ConfigurationError, naming the address, where it is taken.
+    """
+    bound = bind_tcp(listen) if isinstance(listen, str) else listen
     try:
         raise_file_limit()
         folder = _private_folder()
@@ -115,18 +118,20 @@ async def serve_remote(
     except BaseException:
         bound.close()
         raise
-    host, port = bound.getsockname()[:2]
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    address = address_of(bound)
     log.info("serving nodes on %s", address)
     return Listener(server=server, front=front, interceptor=interceptor, folder=folder, address=address)
 
 
-async def serve_control(*, path: Path, security: SecurityConfig, services: Sequence[Service]) -> Listener:
+async def serve_control(
+    *, path: Path, security: SecurityConfig, services: Sequence[Service], bound: socket.socket | None = None
+) -> Listener:
     """Serve this machine's operator on the unix socket `path`, mode 0600: plaintext, and TLS for SwarmKit's own client.
 
-    Raises ConfigurationError in one line where the socket is in use or can't be made.
+    `bound` is what `bind_unix` made of it before. Raises ConfigurationError in one line where the socket is in use or
+    can't be made.
     """
-    bound = bind_unix(path)
+    bound = bound or bind_unix(path)
     try:
         folder = _private_folder()
         plaintext, tls = folder / "plaintext", folder / "tls"
@@ -172,8 +177,8 @@ def _private_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=base))
 
 
-def bind_tcp(listen: str) -> socket.socket:
-    """A bound socket for `host:port`, `[host]:port` or `:port`; raises ConfigurationError naming it."""
+def bind_tcp(listen: str, flag: str = "--listen-remote-api") -> socket.socket:
+    """A bound socket for `host:port`, `[host]:port` or `:port`; raises ConfigurationError naming it and its flag."""
     host, _, port = listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     try:
@@ -181,7 +186,7 @@ def bind_tcp(listen: str) -> socket.socket:
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
-        raise ConfigurationError(f"can't listen on {listen!r}: {error.strerror}: check --listen-remote-api") from None
+        raise ConfigurationError(f"can't listen on {listen!r}: {error.strerror}: check {flag}") from None
     bound = socket.socket(family, kind, protocol)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -193,8 +198,14 @@ def bind_tcp(listen: str) -> socket.socket:
     except OSError as error:
         bound.close()
         advice = "another process has the port" if error.errno == errno.EADDRINUSE else str(error.strerror)
-        raise ConfigurationError(f"can't listen on {listen}: {advice}: change --listen-remote-api") from None
+        raise ConfigurationError(f"can't listen on {listen}: {advice}: change {flag}") from None
     return bound
+
+
+def address_of(bound: socket.socket) -> str:
+    """`host:port` of a bound TCP socket."""
+    host, port = bound.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def bind_unix(path: Path) -> socket.socket:

@@ -8,6 +8,7 @@ import gc
 import logging
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 import grpc
 
@@ -20,12 +21,14 @@ from swarmcore.ca.security import SecurityConfig
 from swarmcore.clock import Clock, SystemClock
 from swarmcore.errors import ConfigurationError, UnavailableError
 from swarmcore.manager.manager import Manager, ManagerConfig
+from swarmcore.manager.metrics import node_metrics
 from swarmcore.manager.together import run_together
 from swarmcore.node import addresses
 from swarmcore.node import executors as node_executors
 from swarmcore.node.config import NodeConfig
 from swarmcore.node.connections import OwnManagerConnections, control_channel
-from swarmcore.node.listeners import serve_control, serve_remote
+from swarmcore.node.listeners import address_of, bind_tcp, bind_unix, serve_control, serve_remote
+from swarmcore.node.pages import Pages, stacks
 from swarmcore.node.state_dir import StateDir
 from swarmcore.plugin.executor import Executor
 from swarmcore.plugin.loader import load
@@ -52,6 +55,7 @@ class _Node:
         self._config = config
         self._clock = clock
         self._hostname = config.hostname or socket.gethostname()
+        self._manager: Manager | None = None
 
     async def run(self) -> None:
         config = self._config
@@ -61,10 +65,12 @@ class _Node:
             plugins, config.executors, state_dir=config.state_dir, engine_addr=config.engine_addr
         )
         try:
-            if security.role == NodeRole.MANAGER:
-                await self._run_manager(security, plugins, executors)
-            else:
-                await self._run_worker(security, executors)
+            async with contextlib.AsyncExitStack() as stack:
+                await self._serve_pages(stack, security)
+                if security.role == NodeRole.MANAGER:
+                    await self._run_manager(security, plugins, executors)
+                else:
+                    await self._run_worker(security, executors)
         finally:
             for executor in {id(each): each for each in executors.values()}.values():
                 await executor.aclose()
@@ -91,13 +97,52 @@ class _Node:
         lock = PluginLock.read(path) if path.exists() else None
         return load(role=role, lock=lock, state_dir=str(self._config.state_dir))
 
+    async def _serve_pages(self, stack: contextlib.AsyncExitStack, security: SecurityConfig) -> None:
+        """Metrics and debugging, where the operator asks for them."""
+
+        async def metrics() -> str:
+            is_manager = security.role == NodeRole.MANAGER
+            text = node_metrics(node_id=security.node_id, cluster_id=security.cluster_id, is_manager=is_manager)
+            return text + (await self._manager.metrics() if self._manager is not None else "")
+
+        for flag, listen, pages in (
+            ("--listen-metrics", self._config.listen_metrics, {"/metrics": metrics}),
+            ("--listen-debug", self._config.listen_debug, {"/debug/tasks": stacks}),
+        ):
+            if listen:
+                bound = bind_tcp(listen, flag)
+                served = Pages(pages)
+                await served.listen(bound)
+                stack.push_async_callback(served.aclose)
+                log.info("serving %s on http://%s", " ".join(pages), address_of(bound))
+
     # As a manager
 
     async def _run_manager(
         self, security: SecurityConfig, plugins: PluginSet, executors: Mapping[str, Executor]
     ) -> None:
         config = self._config
-        address = addresses.advertised(config.listen_remote_api, config.advertise_remote_api)
+        # Before anything is opened or written: what is taken by another process is found out at once.
+        with contextlib.closing(bind_tcp(config.listen_remote_api)) as port:
+            control = bind_unix(config.listen_control_api)
+            own_file = _inode(config.listen_control_api)
+            try:
+                await self._run_manager_on(port, control, security, plugins, executors)
+            finally:
+                control.close()
+                if _inode(config.listen_control_api) == own_file:
+                    config.listen_control_api.unlink(missing_ok=True)
+
+    async def _run_manager_on(
+        self,
+        port: socket.socket,
+        control: socket.socket,
+        security: SecurityConfig,
+        plugins: PluginSet,
+        executors: Mapping[str, Executor],
+    ) -> None:
+        config = self._config
+        address = addresses.advertised(address_of(port), config.advertise_remote_api)
         manager = await Manager.open(
             config=ManagerConfig(
                 state_dir=config.state_dir,
@@ -112,19 +157,27 @@ class _Node:
             plugins=lambda: plugins,
             clock=self._clock,
         )
+        self._manager = manager
         try:
-            await run_together(manager.run(), self._serve(manager, security, executors, address))
+            await run_together(manager.run(), self._serve(manager, port, control, security, executors, address))
         finally:
+            self._manager = None
             await manager.aclose()
 
     async def _serve(
-        self, manager: Manager, security: SecurityConfig, executors: Mapping[str, Executor], address: str
+        self,
+        manager: Manager,
+        port: socket.socket,
+        control_socket: socket.socket,
+        security: SecurityConfig,
+        executors: Mapping[str, Executor],
+        address: str,
     ) -> None:
         config = self._config
         await manager.wait_leading()
         async with contextlib.AsyncExitStack() as stack:
             remote = await serve_remote(
-                listen=config.listen_remote_api,
+                listen=port,
                 security=security,
                 store=manager.store,
                 services=manager.remote_services,
@@ -132,10 +185,19 @@ class _Node:
             )
             stack.push_async_callback(remote.aclose)
             control = await serve_control(
-                path=config.listen_control_api, security=security, services=manager.control_services
+                path=config.listen_control_api,
+                security=security,
+                services=manager.control_services,
+                bound=control_socket,
             )
             stack.push_async_callback(control.aclose)
             log.info("other nodes are told to come to %s", address)
+            if not config.advertise_remote_api and not addresses.is_reachable(config.listen_remote_api):
+                log.warning(
+                    "listening on %s: other nodes must reach this one by the address they see; "
+                    "give --advertise-remote-api where they can't",
+                    config.listen_remote_api,
+                )
 
             async def open_channel() -> grpc.aio.Channel:
                 return control_channel(config.listen_control_api)
@@ -211,3 +273,11 @@ class _Node:
                 agent.refresh()
 
         await run_together(agent.run(), renewer.run(), say_ready(), follow_certificate())
+
+
+def _inode(path: Path) -> int:
+    """Which file is at `path`; 0 for none."""
+    try:
+        return path.lstat().st_ino
+    except OSError:
+        return 0

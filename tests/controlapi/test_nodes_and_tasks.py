@@ -20,7 +20,13 @@ from swarmcore.api.types_pb2 import (
     TaskStatus,
     Version,
 )
-from swarmcore.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, SequenceConflictError
+from swarmcore.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    SequenceConflictError,
+    UnimplementedError,
+)
 
 MANAGER, WORKER = NodeRole.MANAGER, NodeRole.WORKER
 
@@ -121,6 +127,16 @@ async def test_the_last_manager_stays_one(setup: Any) -> None:
 
     text = "attempting to demote the last manager of the swarm"
     await setup.refused(update(setup, "m", desired_role=WORKER), FailedPreconditionError, text)
+
+
+async def test_a_cluster_of_one_manager_promotes_nobody(setup: Any) -> None:
+    setup.control.may_add_managers = False
+    await setup.put(node("m", MANAGER), node("w"))
+
+    text = "this version runs one manager: node w stays a worker"
+    await setup.refused(update(setup, "w", desired_role=MANAGER), UnimplementedError, text)
+    changed = await update(setup, "m", desired_role=MANAGER, availability=NodeSpec.DRAIN)
+    assert changed.spec.availability == NodeSpec.DRAIN
 
 
 async def test_demotion_keeps_a_quorum(setup: Any) -> None:
