@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -40,6 +41,13 @@ def wait_until(check: Callable[[], T], *, seconds: float = 20.0) -> T:
             if time.monotonic() > deadline:
                 raise AssertionError(f"still so after {seconds:g} s: {error}") from error
         time.sleep(POLL_SECONDS)
+
+
+def free_port() -> int:
+    """A port of loopback that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def program(name: str) -> str:
@@ -108,6 +116,7 @@ class Swarmd:
     host: Host | None = None
     """Where it runs; None: on this machine."""
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _starts_before: int = field(default=0, init=False)
 
     @property
     def state_dir(self) -> Path:
@@ -176,6 +185,14 @@ class Swarmd:
 
         wait_until(said, seconds=seconds)
 
+    def wait_end(self, *, seconds: float = START_SECONDS) -> int:
+        """Return the exit code once it has ended by itself."""
+        assert self.process is not None
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"swarmd did not end in {seconds:g} s; its log:\n{self.log[-3000:]}") from None
+
     def kill(self) -> None:
         """SIGKILL: no last words."""
         assert self.process is not None
@@ -196,8 +213,6 @@ class Swarmd:
             self.process.kill()
             self.process.wait(STOP_SECONDS)
             raise AssertionError(f"swarmd did not stop in {STOP_SECONDS:g} s; its log:\n{self.log[-3000:]}") from None
-
-    _starts_before: int = field(default=0, init=False)
 
 
 @contextlib.contextmanager
