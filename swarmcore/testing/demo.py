@@ -100,7 +100,8 @@ class Demo:
         )
         self._see(f"the first {PARALLELISM} are new; the others still run as they did")
         self._stage.swarmctl("service", "inspect", SERVICE)
-        self._stage.wait("the update is not done", lambda: len(self._new(before)) == REPLICAS and self._updated())
+        with self._console.status(f"two more every {DELAY}, then the manager watches them for a while"):
+            self._stage.wait("the update is not done", lambda: len(self._new(before)) == REPLICAS and self._updated())
         self._see(f"all {REPLICAS} are new; their ages tell the parts")
         self._inspect()
 
@@ -130,6 +131,7 @@ class Demo:
         self._console.print(Rule(Text(f"{self._number}  {text}", style="bold"), align="left", style="cyan"))
 
     def _see(self, text: str) -> None:
+        self._console.print()
         self._console.print(Text(f"→ {text}", style="italic cyan"), soft_wrap=True)
 
     def _inspect(self) -> None:
@@ -154,6 +156,9 @@ def run(console: Console, workload: Workload) -> None:
     stage = Stage(console, executor=workload.executor, engine_addr=workload.engine_addr)
     try:
         Demo(console, stage, workload).play()
+    except (StepError, KeyboardInterrupt):
+        console.print("cleaning up …")
+        raise
     finally:
         with _undisturbed():
             stage.close()
