@@ -97,7 +97,9 @@ async def _unverified(host: str, port: int) -> AsyncIterator[tuple[str, list[str
                 # An empty server name: no name is sent, as a stock engine does.
                 far_reader, far_writer = await asyncio.open_connection(host, port, ssl=context, server_hostname="")
             except OSError as error:
-                failures.append(" ".join(str(error).split()) or type(error).__name__)
+                # asyncio's own text has numbers and a tuple in it.
+                text = os.strerror(error.errno) if isinstance(error, ConnectionError) and error.errno else str(error)
+                failures.append(" ".join(text.split()) or type(error).__name__)
                 return
             with contextlib.closing(far_writer):
                 async with asyncio.TaskGroup() as group:

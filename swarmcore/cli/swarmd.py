@@ -144,7 +144,7 @@ def build_config(flags: dict[str, Any]) -> NodeConfig:
         _checked("--listen-debug", lambda text: values.host_and_port(text, port_zero=True), debug)[0]
     ):
         raise ConfigurationError(
-            f"--listen-debug {debug!r} shows the inside of this process: give it a loopback address, like 127.0.0.1:6060"
+            f"--listen-debug {debug!r} shows the inside of this process: give it a loopback one, like 127.0.0.1:6060"
         )
     hostname = flags["hostname"]
     if len(hostname) > 255 or any(char.isspace() or not char.isprintable() for char in hostname):
@@ -273,7 +273,7 @@ def _exit_on_early_signal(number: int, frame: FrameType | None) -> None:
 @click.option("--heartbeat-tick", type=int, default=1, show_default=True, help="Raft ticks (100 ms) for a heartbeat.")
 @click.option("--election-tick", type=int, default=10, show_default=True, help="Raft ticks before an election.")
 @click.option("--external-ca", multiple=True, metavar="SPEC", help="Not in this version.")
-@click.option("--autolock", is_flag=True, help="Lock the keys of a new cluster's managers with an unlock key.")
+@click.option("--autolock", is_flag=True, help="Lock a new cluster: its manager's log opens with the unlock key only.")
 @click.option("--unlock-key", default="", help="SWMKEY-1-…, for a manager that is locked.")
 def command(version: bool, log_level: str, **flags: Any) -> None:
     """Run a node of a swarm: start a cluster, or join one with --join-addr."""

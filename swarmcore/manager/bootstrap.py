@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from swarmcore.api.objects_pb2 import Cluster, Node
 from swarmcore.api.specs_pb2 import NodeSpec
 from swarmcore.api.types_pb2 import Certificate, IssuanceStatus, JoinTokens, NodeRole
-from swarmcore.ca.tokens import rotate_join_tokens
+from swarmcore.ca.server import MANAGER_SUBSYSTEM
+from swarmcore.ca.tokens import new_unlock_key, rotate_join_tokens
 from swarmcore.store.transaction import Transaction
 
 CLUSTER_NAME = "default"
@@ -30,6 +31,10 @@ class Founder:
     """None once the replicated cluster object holds it."""
     root_digest: str
     """SHA-256 in hexadecimal."""
+    autolock: bool = False
+    """Whether the new cluster's managers are locked."""
+    unlock_key: bytes | None = None
+    """What they are locked with; None: a fresh key."""
     heartbeat_tick: int = 1
     election_tick: int = 10
 
@@ -54,6 +59,9 @@ def new_cluster(founder: Founder) -> Cluster:
     spec.raft.election_tick = founder.election_tick
     spec.dispatcher.heartbeat_period.seconds = HEARTBEAT_SECONDS
     spec.ca_config.node_cert_expiry.seconds = CERTIFICATE_EXPIRY_SECONDS
+    if founder.autolock:
+        spec.encryption_config.auto_lock_managers = True
+        cluster.unlock_keys.add(subsystem=MANAGER_SUBSYSTEM, key=founder.unlock_key or new_unlock_key())
     root = cluster.root_ca
     root.ca_cert = founder.root_certificate
     root.ca_key = founder.root_key or b""

@@ -31,6 +31,7 @@ from swarmcore.dispatcher.dispatcher import Dispatcher
 from swarmcore.errors import DamagedStateError
 from swarmcore.manager.bootstrap import Founder, ensure_cluster
 from swarmcore.manager.leading import LeaderComponent, lead
+from swarmcore.manager.locking import keep_locked
 from swarmcore.manager.metrics import manager_metrics
 from swarmcore.manager.together import run_together
 from swarmcore.orchestrator import components
@@ -59,6 +60,8 @@ class ManagerConfig:
     """`host:port` that other nodes are told."""
     hostname: str
     acceptance: Sequence[AcceptRuleLike] = ()
+    autolock: bool = False
+    """Of a cluster that this manager starts."""
     unlock_key: bytes | None = None
     heartbeat_tick: int = 1
     election_tick: int = 10
@@ -168,6 +171,7 @@ class Manager:
             self._replica.run(),
             self.store.run(),
             lead(self._replica, self.store, self._components, self._prepare),
+            keep_locked(self.store, self._replica, self._security.cluster_id),
         )
 
     async def wait_leading(self) -> None:
@@ -224,6 +228,8 @@ def _founder(config: ManagerConfig, security: SecurityConfig) -> Founder:
         root_certificate=security.root.certificate_pem,
         root_key=root.key_pem if root is not None else None,
         root_digest=security.root.digest,
+        autolock=config.autolock,
+        unlock_key=config.unlock_key,
         heartbeat_tick=config.heartbeat_tick,
         election_tick=config.election_tick,
     )

@@ -43,6 +43,12 @@ async def create(
     return made
 
 
+def check_names(plugins: PluginSet, names: tuple[str, ...]) -> None:
+    """Raise ConfigurationError where `--executor` names one that no plugin offers."""
+    if names != ("auto",):
+        _named(plugins, names)
+
+
 def _named(plugins: PluginSet, names: tuple[str, ...]) -> list[ExecutorFactory]:
     factories = []
     for name in names:

@@ -80,6 +80,11 @@ class _Node:
         config = self._config
         folder = config.state_dir / "certificates"
         security = SecurityConfig.load(folder, self._clock)
+        if security is not None and config.autolock:
+            log.warning("--autolock is for a new cluster: here, use swarmctl cluster update default --autolock")
+        if security is None:
+            # Before anything is written, here or on a manager.
+            node_executors.check_names(self._plugins("worker"), config.executors)
         if security is None and config.join_addr:
             log.info("joining the cluster of the manager at %s", config.join_addr)
             methods = self._plugins("worker").join_methods
@@ -149,6 +154,7 @@ class _Node:
                 address=address,
                 hostname=self._hostname,
                 acceptance=config.accept,
+                autolock=config.autolock,
                 unlock_key=config.unlock_key,
                 heartbeat_tick=config.heartbeat_tick,
                 election_tick=config.election_tick,

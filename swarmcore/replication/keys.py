@@ -24,7 +24,7 @@ from swarmcore.replication.durable import replace_file
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
-LOCKED = "node is locked, and needs a valid unlock key"
+LOCKED = "node is locked, and needs a valid unlock key: start it with --unlock-key"
 _FORMAT = 1
 
 
@@ -87,6 +87,10 @@ class KeyRing:
     def is_locked(self) -> bool:
         """Whether the file on disk can be read only with the unlock key."""
         return self._unlock_key is not None
+
+    def is_locked_with(self, unlock_key: bytes | None) -> bool:
+        """Whether this very key opens the file on disk; None: whether it opens without any."""
+        return self._unlock_key == unlock_key
 
     def file_key(self, number: int, salt: bytes, purpose: bytes) -> AESGCM | None:
         """The cipher of one file, or None when the ring has no key of that number."""

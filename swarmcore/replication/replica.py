@@ -279,6 +279,10 @@ class Replica:
             del self._reads[read]
         await self._applier.wait(index)
 
+    def is_locked_with(self, unlock_key: bytes | None) -> bool:
+        """Whether the data keys on disk are wrapped with this key; None: whether they are with none."""
+        return self._keys.is_locked_with(unlock_key)
+
     async def set_unlock_key(self, unlock_key: bytes | None) -> None:
         """Wrap the data keys with another unlock key, or with none; durable when this returns."""
         await self._snapshot_disk.submit(lambda: self._keys.lock(unlock_key))
