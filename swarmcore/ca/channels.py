@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Sequence
