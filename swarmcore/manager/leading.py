@@ -7,13 +7,14 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from swarmcore.errors import NotLeaderError
+from swarmcore.errors import NotLeaderError, ResourceExhaustedError
 from swarmcore.store.store import LeaderStore, Store
 
 log = logging.getLogger("swarmcore.manager")
 
 RESTART_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 STOP_SECONDS = 8.0
+PREPARE_AGAIN_SECONDS = 1.0
 
 
 class LeaderComponent(Protocol):
@@ -50,28 +51,51 @@ Prepare = Callable[[LeaderStore], Awaitable[None]]
 
 
 async def lead(leadership: Leadership, store: Store, components: Sequence[LeaderComponent], prepare: Prepare) -> None:
-    """Run `prepare` and then the components in every term that this manager leads. Ends only when cancelled."""
+    """Run `prepare` and then the components in every term that this manager leads.
+
+    Ends when cancelled, and with what `prepare` raised: a manager that can't begin its term is of no use to anyone.
+    """
     term = leadership.term
     while True:
         if not term:
             term = await leadership.wait_leadership_change(0)
             continue
         work = asyncio.create_task(_lead_term(store.writer(term), components, prepare), name=f"term {term}")
+        change = asyncio.ensure_future(leadership.wait_leadership_change(term))
         try:
-            term = await leadership.wait_leadership_change(term)
+            await asyncio.wait({work, change}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                work.result()
+            term = await change
         finally:
+            change.cancel()
             await _stop(work)
 
 
 async def _lead_term(store: LeaderStore, components: Sequence[LeaderComponent], prepare: Prepare) -> None:
     log.info("leading in term %d", store.term)
     try:
-        await prepare(store)
+        await _prepare(prepare, store)
     except NotLeaderError:
         return
     async with asyncio.TaskGroup() as group:
         for component in components:
             group.create_task(_supervise(component, store), name=component.name)
+
+
+async def _prepare(prepare: Prepare, store: LeaderStore) -> None:
+    """Prepare, waiting for as long as the disk is full: that passes by itself."""
+    is_told = False
+    while True:
+        try:
+            await prepare(store)
+        except ResourceExhaustedError as error:
+            if not is_told:
+                log.warning("can't lead yet: %s", error)
+            is_told = True
+            await asyncio.sleep(PREPARE_AGAIN_SECONDS)
+        else:
+            return
 
 
 async def _supervise(component: LeaderComponent, store: LeaderStore) -> None:
@@ -102,5 +126,6 @@ async def _stop(work: asyncio.Task[None]) -> None:
     done, _ = await asyncio.wait({work}, timeout=STOP_SECONDS)
     if not done:
         log.error("components of the last term did not stop in %.0f s", STOP_SECONDS)
-    elif not work.cancelled() and (error := work.exception()) is not None:
-        log.error("leading failed", exc_info=error)
+    elif not work.cancelled():
+        # `lead` raises it where there was time to; else it came of the stop itself.
+        work.exception()

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from swarmcore.api.objects_pb2 import Config
-from swarmcore.errors import NotLeaderError
+from swarmcore.errors import DamagedStateError, NotLeaderError, ResourceExhaustedError
+from swarmcore.manager import leading as leading_module
 from swarmcore.manager.leading import lead
 from swarmcore.store.store import LeaderStore, Store
 from swarmcore.testing.clock import let_the_loop_run
@@ -127,3 +128,43 @@ async def test_a_write_of_an_older_term_is_refused() -> None:
         with pytest.raises(NotLeaderError):
             await component.stores[1].update(lambda tx: tx.config.create(Config(id="b")))
         assert "b" not in store.view.config
+
+
+async def test_a_term_that_cannot_begin_ends_the_manager_with_the_reason() -> None:
+    async def damaged(store: LeaderStore) -> None:
+        raise DamagedStateError("the log has no cluster")
+
+    terms = Terms()
+    async with running_store() as store:
+        work = asyncio.create_task(lead(terms, store, [], damaged))
+        await let_the_loop_run()
+        await terms.become(1)
+
+        with pytest.raises(DamagedStateError, match="no cluster"):
+            await asyncio.wait_for(work, 5)
+
+
+async def test_a_full_disk_delays_the_term_and_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(leading_module, "PREPARE_AGAIN_SECONDS", 0.0)
+    tries = 0
+
+    async def full_at_first(store: LeaderStore) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise ResourceExhaustedError("the disk is full")
+
+    terms, component = Terms(), Component()
+    async with running_store() as store:
+        work = asyncio.create_task(lead(terms, store, [component], full_at_first))
+        await let_the_loop_run()
+        await terms.become(1)
+        await let_the_loop_run()
+
+        assert component.running == [1]
+        assert caplog.text.count("can't lead yet: the disk is full") == 1
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
