@@ -27,7 +27,7 @@ class Leftover:
 
     refused: list[Assign] = field(default_factory=list)
     """The task is gone or changed since."""
-    failed: list[Assign] = field(default_factory=list)
+    failed: list[Decision] = field(default_factory=list)
     """To be made again."""
     is_unwritable: bool = False
     """The store took nothing: wait a while."""
@@ -73,14 +73,12 @@ async def commit(store: LeaderStore, decisions: Sequence[Decision], now: float) 
         raise
     except SwarmError as error:
         log.warning("%d decisions were not written and are made again: %s", len(decisions), error)
-        failed = [decision for decision in decisions if isinstance(decision, Assign)]
-        return Leftover(failed=failed, is_unwritable=True)
+        return Leftover(failed=list(decisions), is_unwritable=True)
     for decision, refusal in zip(decisions, errors, strict=True):
         if refusal is not None:
             log.warning("task %s was not written and is decided about again: %s", decision.task.id, refusal)
             leftover.is_unwritable = True
-            if isinstance(decision, Assign):
-                leftover.failed.append(decision)
+            leftover.failed.append(decision)
     return leftover
 
 

@@ -56,7 +56,8 @@ def meaning_of(change: Change) -> Meaning:
             return FREED if before >= _PENDING else NOTHING
         return FREED if new.desired_state > _COMPLETE else LATER
     if state < _PENDING:
-        return NOTHING
+        # Nobody allocates what is not wanted any more: its end is the scheduler's word.
+        return WORK if new.desired_state > _COMPLETE else NOTHING
     if old is None or before != _PENDING or old.desired_state != new.desired_state or old.node_id != new.node_id:
         return WORK
     return LATER

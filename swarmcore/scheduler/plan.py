@@ -166,19 +166,15 @@ class _Round:
     # Tasks that wait
 
     def _wait(self, waiting: WaitingGroup, err: str) -> None:
-        """Nothing more can be placed: say why, where it is not said yet."""
-        if not waiting.is_preassigned and waiting.service_id:
-            service = self._view.services.get(waiting.service_id)
-            is_outdated = (
-                service is not None
-                and service.HasField("spec_version")
-                and waiting.spec_version is not None
-                and service.spec_version.index > waiting.spec_version
-            )
-            if service is None or is_outdated:
-                # The orchestrator removes or replaces them; nobody waits for a node on their behalf.
-                self._backlog.discard_first(waiting, len(waiting.tasks))
-                return
+        """Nothing more can be placed: say why, where it is not said yet.
+
+        Unlike SwarmKit, which gives up on tasks of an older spec version: a new version may ask for more of the same
+        tasks, or wait with the rest of its update, and until they are replaced somebody has to care for them.
+        """
+        if not waiting.is_preassigned and waiting.service_id and waiting.service_id not in self._view.services:
+            # The orchestrator removes them; nobody waits for a node on their behalf.
+            self._backlog.discard_first(waiting, len(waiting.tasks))
+            return
         is_told = waiting.explained_at is not None and self._now - waiting.explained_at < EXPLAIN_SECONDS
         is_enough = is_told and len(waiting.tasks) > EXPLAIN_ALWAYS
         for task in waiting.tasks.values():

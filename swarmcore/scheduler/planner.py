@@ -46,7 +46,7 @@ class Input:
     """Start over from this."""
     refused: Sequence[Assign] = ()
     """Decisions that were not carried out, because the task is gone or changed: a change says what it is now."""
-    failed: Sequence[Assign] = ()
+    failed: Sequence[Decision] = ()
     """Decisions that were not carried out and have to be made again."""
     changes: Sequence[Change] = ()
     is_resync: bool = False
@@ -120,9 +120,15 @@ class Planner:
             self._start_over(given.everything)
         for decision in given.refused:
             self.view.unbook(decision.task.id)
-        for decision in given.failed:
-            self.view.unbook(decision.task.id)
-            self.backlog.add(decision.task)
+        for failed in given.failed:
+            if isinstance(failed, Assign):
+                self.view.unbook(failed.task.id)
+                self.backlog.add(failed.task)
+            elif failed.state == _SHUTDOWN:
+                self._over[failed.task.id] = failed.task
+            else:
+                # Its group rests, and has not said why.
+                self._is_woken = True
         self._is_woken = self._is_woken or given.is_resync or self._plugin_set != given.plugins.number
         self._plugin_set = given.plugins.number
         for table, old, new in given.changes:
@@ -156,16 +162,15 @@ class Planner:
             self._put_task(task)
 
     def _put_task(self, task: Task) -> None:
-        state = task.status.state
-        if state < _PENDING:
+        state, desired = task.status.state, task.desired_state
+        if state < _PENDING and desired <= _COMPLETE:
             return
-        if state != _PENDING:
+        if state > _PENDING:
             self._over.pop(task.id, None)
             self.backlog.discard(task.id)
             if (task.node_id or state > _RUNNING) and self.view.put_task(task):
                 self._is_woken = True
             return
-        desired = task.desired_state
         if desired <= _COMPLETE:
             self.backlog.add(task)
             return

@@ -72,6 +72,7 @@ class _Term:
         self._known_version = 0
         """The version of the store from which the thread started."""
         self._is_resync = False
+        self._resync_at = 0.0
         self._leftover = Leftover()
 
     async def run(self) -> None:
@@ -108,15 +109,14 @@ class _Term:
         if output is None or not output.is_resting:
             await asyncio.wait({getting})
             return
-        at = output.retry_at
-        if at is None:
-            at = self._clock.monotonic() + RESYNC_SECONDS
+        at = output.retry_at if output.retry_at is not None else self._resync_at
         timer = asyncio.create_task(self._clock.sleep_until(at), name="scheduler timer")
         try:
             await asyncio.wait({getting, timer}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             timer.cancel()
-        self._is_resync = not getting.done()
+        # By the clock: where something happens all the time, the timer is never the first.
+        self._is_resync = self._clock.monotonic() >= at
 
     async def _take_in(self, commits: list[Commit | Resync]) -> None:
         """Keep what the thread has to hear of."""
@@ -159,6 +159,7 @@ class _Term:
         )
         self._changes, self._urgency, self._is_resync, self._leftover = [], NOTHING, False, Leftover()
         output = await self._thread.ask(given)
+        self._resync_at = self._clock.monotonic() + RESYNC_SECONDS
         if output.decisions:
             self._leftover = await commit(self._store, output.decisions, self._clock.now())
             if self._leftover.is_unwritable:

@@ -264,8 +264,17 @@ def test_tasks_of_a_service_that_is_gone_are_dropped_without_a_word() -> None:
     assert decide(make_view([]), waiting(3)) == []
 
 
-def test_tasks_of_an_older_version_that_fit_nowhere_are_left_as_they_are() -> None:
-    assert decide(make_view([], (), [make_service("web", version=2)]), waiting(3)) == []
+def test_tasks_of_an_older_version_that_fit_nowhere_say_why_and_go_on_waiting() -> None:
+    view, backlog = make_view([], (), [make_service("web", version=2)]), Backlog()
+    for task in waiting(3):
+        backlog.add(task)
+
+    decisions = plan(view, backlog, ALL, strategy="spread", now=0, limit=100)
+    assert reasons(decisions) == ["no suitable node"] * 3
+
+    view.put_node(make_node("a"))
+    backlog.wake_all()
+    assert nodes_of(plan(view, backlog, ALL, strategy="spread", now=0, limit=100)) == ["a"] * 3
 
 
 # Plugins that are missing or fail

@@ -77,6 +77,20 @@ def test_a_failed_decision_is_made_again() -> None:
     assert again.node.id != decision.node.id
 
 
+def test_words_that_were_not_written_are_said_again() -> None:
+    hands = Hands()
+    unwanted = make_task("over", desired=TaskState.SHUTDOWN)
+    decisions = hands.round(created(make_task("t1")), created(unwanted)).decisions
+    assert len(decisions) == 2
+
+    again = hands.round(failed=decisions).decisions
+
+    assert {(each.task.id, each.state) for each in again if isinstance(each, Report)} == {
+        ("over", TaskState.SHUTDOWN),
+        ("t1", PENDING),
+    }
+
+
 def test_what_waits_rests_until_something_is_freed() -> None:
     placed = make_task("t1", spec=BIG, node="a", state=RUNNING)
     hands = Hands(make_node("a"), tasks=(placed,))
@@ -152,6 +166,7 @@ ENDED = make_task("t1", node="a", state=TaskState.FAILED)
     ("change", "meaning"),
     [
         (created(make_task("t1", state=TaskState.NEW)), Meaning.NOTHING),
+        (updated(make_task("t1", state=TaskState.NEW), desired_state=TaskState.SHUTDOWN), Meaning.WORK),
         (created(WAITING), Meaning.WORK),
         (Change("task", make_task("t1", state=TaskState.NEW), WAITING), Meaning.WORK),
         (updated(WAITING), Meaning.LATER),

@@ -183,6 +183,32 @@ async def test_what_is_held_goes_on_when_the_plugin_is_back() -> None:
         await until(store, is_assigned(store, "t1"))
 
 
+async def test_what_waits_is_tried_again_though_other_things_happen_all_the_time() -> None:
+    plugins = [PluginSet()]
+    clock = SimulatedClock()
+    async with running_store() as store, scheduling(store, lambda: plugins[0], clock):
+        running = make_task("other", service="other", node="a", state=TaskState.RUNNING)
+        await create(store, [make_node("a"), make_service("web"), make_task("t1"), running])
+        await until(store, lambda: task(store, "t1").status.err != "")
+
+        plugins[0] = ALL
+        for second in range(int(RESYNC_SECONDS) + 1):
+            await clock.advance(1.0)
+            await change(store, "other", lambda each, at=second: setattr(each.status, "message", f"{at}"))  # type: ignore[misc]
+
+        await until(store, is_assigned(store, "t1"))
+
+
+@pytest.mark.parametrize("state", [TaskState.NEW, TaskState.PENDING])
+async def test_a_task_that_is_not_wanted_before_it_had_a_node_ends(state: TaskState.ValueType) -> None:
+    async with running_store() as store, scheduling(store):
+        await create(store, [make_service("web"), make_task("t1", state=state)])
+
+        await change(store, "t1", lambda each: setattr(each, "desired_state", TaskState.SHUTDOWN))
+
+        await until(store, lambda: task(store, "t1").status.state == TaskState.SHUTDOWN)
+
+
 async def test_a_task_that_was_never_assigned_and_is_not_wanted_is_shut_down() -> None:
     async with running_store() as store, scheduling(store):
         await create(store, [make_service("web"), make_task("t1")])
