@@ -1,0 +1,91 @@
+"""What tests of faults look at: how a program ended, and the processes and disks of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from swarmcore.testing.cluster import program
+
+LOG_LINE = "time="
+
+
+@contextlib.contextmanager
+def short_folder() -> Iterator[Path]:
+    """A folder that is gone afterwards, with a short path: that of a unix socket must fit in 108 bytes."""
+    path = Path(tempfile.mkdtemp(prefix="swf-"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def only_complaint(stderr: str) -> str:
+    """The one line on stderr that is no log line. Fails on a traceback, on more lines, and on errors in the log."""
+    log = [line for line in stderr.splitlines() if line.startswith(LOG_LINE)]
+    rest = [line for line in stderr.splitlines() if not line.startswith(LOG_LINE)]
+    assert "Traceback" not in stderr, stderr
+    assert len(rest) == 1 and rest[0].startswith("Error: "), stderr
+    assert not [line for line in log if "level=error" in line or "level=fatal" in line], stderr
+    return rest[0]
+
+
+def refused_start(*flags: str, code: int = 1, seconds: float = 20.0) -> str:
+    """Start `swarmd`, which must end by itself with this exit code, and return its one line of complaint."""
+    done = subprocess.run(
+        [program("swarmd"), *flags], capture_output=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL
+    )
+    stderr = done.stderr.decode(errors="replace")
+    assert done.returncode == code, f"exit code {done.returncode}: {stderr}"
+    assert not done.stdout, done.stdout
+    return only_complaint(stderr)
+
+
+def processes(word: str) -> dict[int, str]:
+    """Command lines by process id of all processes that have `word` among their arguments."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                arguments = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                if word in arguments:
+                    found[int(folder.name)] = " ".join(arguments)
+    return found
+
+
+def why_no_small_disk() -> str | None:
+    """Why no tmpfs can be mounted here; None where one can."""
+    if os.geteuid() != 0:
+        return "a small disk needs a tmpfs, and mounting one needs root"
+    with short_folder() as folder:
+        tried = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(folder)], capture_output=True, check=False)
+        if tried.returncode:
+            return f"can't mount a tmpfs here: {tried.stderr.decode().strip()}"
+        subprocess.run(["umount", str(folder)], check=True)
+    return None
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, megabytes: int, *, options: str = "") -> Iterator[None]:
+    """A disk of that size at `folder`."""
+    folder.mkdir()
+    size = ",".join(filter(None, (f"size={megabytes}m", options)))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], check=True, capture_output=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True, capture_output=True)
+
+
+def fill(path: Path) -> None:
+    """Take all the room that is left on the disk of `path`."""
+    with path.open("ab", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(b"x" * size)

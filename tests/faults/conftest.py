@@ -1,0 +1,25 @@
+"""Nodes of real processes for tests of faults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from swarmcore.testing.cluster import Swarmd, free_port, swarmd
+from swarmcore.testing.faults import short_folder
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with short_folder() as path:
+        yield path
+
+
+@pytest.fixture
+def manager(folder: Path) -> Iterator[Swarmd]:
+    """A manager that lets everyone join, runs processes, and comes back on the same port."""
+    flags = ("--listen-remote-api", f"127.0.0.1:{free_port()}", "--hostname", "m1", "--executor", "process")
+    with swarmd(folder / "m1", *flags, "--accept", "auto") as node:
+        yield node

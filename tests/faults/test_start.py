@@ -1,0 +1,180 @@
+"""What keeps a node from starting is said in one line, with exit code 1; 2 for wrong usage."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from swarmcore.testing.cluster import Swarmd, free_port, swarmd
+from swarmcore.testing.faults import only_complaint, refused_start, short_folder, small_disk, why_no_small_disk
+
+DIGEST, SECRET = 2, 3
+"""Parts of a join token between its dashes."""
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Swarmd]:
+    """A manager with tokens, which holds its folder, port and socket. No test changes what others see of it."""
+    with short_folder() as folder:
+        address = f"127.0.0.1:{free_port()}"
+        with swarmd(folder / "m1", "--listen-remote-api", address, "--executor", "process") as node:
+            yield node
+
+
+@pytest.fixture
+def flags(folder: Path) -> tuple[str, ...]:
+    """Of a node that could start."""
+    return (
+        *("-d", str(folder / "state"), "--listen-control-api", str(folder / "swarm.sock")),
+        *("--listen-remote-api", "127.0.0.1:0", "--executor", "process"),
+    )
+
+
+def address_of(node: Swarmd) -> str:
+    return node.flags[node.flags.index("--listen-remote-api") + 1]
+
+
+def token(node: Swarmd, role: str) -> str:
+    (line,) = [
+        line
+        for line in node.swarmctl("cluster", "inspect", "default").splitlines()
+        if "SWMTKN" in line and role in line.lower()
+    ]
+    return line.split()[-1]
+
+
+def node_count(node: Swarmd) -> int:
+    return len(node.swarmctl.table("node", "ls"))
+
+
+def test_a_state_directory_that_is_a_file(folder: Path, flags: tuple[str, ...]) -> None:
+    (folder / "state").touch()
+
+    assert "can't write the state directory" in refused_start(*flags)
+
+
+def test_a_state_directory_on_a_disk_that_takes_no_writes(folder: Path, flags: tuple[str, ...]) -> None:
+    if reason := why_no_small_disk():
+        pytest.skip(reason)
+    with small_disk(folder / "state", 1, options="ro"):
+        complaint = refused_start(*flags)
+
+    assert "can't write the state directory" in complaint and "Read-only file system" in complaint
+
+
+def test_a_state_directory_of_another_swarmd(running: Swarmd, flags: tuple[str, ...]) -> None:
+    complaint = refused_start(*flags, "-d", str(running.state_dir))
+
+    assert "another swarmd uses the state directory" in complaint
+
+
+def test_a_port_of_another_process(running: Swarmd, flags: tuple[str, ...]) -> None:
+    complaint = refused_start(*flags, "--listen-remote-api", address_of(running), seconds=5)
+
+    assert "another process has the port: change --listen-remote-api" in complaint
+
+
+def test_an_address_of_another_machine(flags: tuple[str, ...]) -> None:
+    assert "change --listen-remote-api" in refused_start(*flags, "--listen-remote-api", "192.0.2.1:4242")
+
+
+def test_ports_for_metrics_and_debugging_of_another_process(running: Swarmd, flags: tuple[str, ...]) -> None:
+    taken = address_of(running)
+
+    assert "change --listen-metrics" in refused_start(*flags, "--listen-metrics", taken)
+    assert "change --listen-debug" in refused_start(*flags, "--listen-debug", taken)
+
+
+def test_a_control_socket_of_another_process(running: Swarmd, flags: tuple[str, ...]) -> None:
+    complaint = refused_start(*flags, "--listen-control-api", str(running.socket))
+
+    assert "another process serves this socket: change --listen-control-api" in complaint
+    assert node_count(running) == 1
+
+
+def test_a_control_socket_where_a_file_is(folder: Path, flags: tuple[str, ...]) -> None:
+    (folder / "swarm.sock").write_text("mine")
+
+    assert "there is a file: change --listen-control-api" in refused_start(*flags)
+    assert (folder / "swarm.sock").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "words"),
+    [
+        (("--nonsense",), 2, "No such option"),
+        (("--election-tick", "many"), 2, "not a valid integer"),
+        (("surplus",), 2, "unexpected extra argument"),
+        (("--executor", "nosuch"), 1, "--executor: no plugin offers 'nosuch'"),
+        (("--executor", "process,process,nosuch"), 1, "no plugin offers 'nosuch'"),
+        (("--unlock-key", "SWMKEY-1-notakey"), 1, "--unlock-key is malformed"),
+        (("--unlock-key", "SWMKEY-1-" + "A" * 100_000), 1, "--unlock-key is malformed"),
+        (("--force-new-cluster",), 1, "--force-new-cluster is not supported"),
+        (("--external-ca", "protocol=cfssl,url=https://ca.example"), 1, "--external-ca is not supported"),
+        (("--listen-debug", "0.0.0.0:0"), 1, "give it a loopback one"),
+        (("--hostname", "a\x1b[2Jb"), 1, "--hostname has blanks or control characters"),
+        (("--join-token", "x"), 1, "--join-token needs --join-addr"),
+        (("-d", "/proc/nowhere"), 1, "can't write the state directory"),
+        (("-d", "/tmp/" + "x" * 5000), 1, "can't write the state directory"),
+        (("--listen-remote-api", "x" * 300 + ":1"), 1, "--listen-remote-api"),
+        (("--listen-control-api", "/proc/nowhere/sock"), 1, "change --listen-control-api"),
+        (("--generic-node-resources", "gpu=\udcff"), 1, "--generic-node-resources"),
+        (("--hostname", os.fsdecode(b"\xff\xfe")), 1, "--hostname"),
+        (("--log-level", "loud"), 2, "--log-level"),
+    ],
+)
+def test_a_wrong_flag(more: tuple[str, ...], code: int, words: str, folder: Path, flags: tuple[str, ...]) -> None:
+    assert words in refused_start(*flags, *more, code=code)
+    assert not (folder / "state" / "raft").exists()
+
+
+def test_tokens_that_are_wrong_old_or_of_another_cluster(running: Swarmd, folder: Path, flags: tuple[str, ...]) -> None:
+    good = token(running, "worker").split("-")
+    join = (*flags, "--join-addr", address_of(running))
+
+    def with_part(part: int, text: str) -> str:
+        return "-".join((*good[:part], text, *good[part + 1 :]))
+
+    complaints = {
+        "wrong": refused_start(*join, "--join-token", with_part(SECRET, "0" * 25)),
+        "short": refused_start(*join, "--join-token", with_part(SECRET, good[SECRET][:-1])),
+        "not one": refused_start(*join, "--join-token", "let me in"),
+        "digest": refused_start(*join, "--join-token", with_part(DIGEST, "1" + "0" * 49)),
+        "long": refused_start(*join, "--join-token", "SWMTKN-1-" + "x" * 100_000),
+    }
+    running.swarmctl("cluster", "update", "default", "--rotate-join-token", "worker")
+    complaints["old"] = refused_start(*join, "--join-token", "-".join(good))
+
+    assert "A valid join token is necessary to join this cluster" in complaints["wrong"]
+    assert "A valid join token is necessary to join this cluster" in complaints["old"]
+    assert "the join token is incomplete" in complaints["short"]
+    assert "does not start with 'SWMTKN-'" in complaints["not one"]
+    assert "has another root CA than the join token names" in complaints["digest"]
+    assert "the join token is too long" in complaints["long"]
+    assert not [text for text in complaints.values() if good[SECRET] in text]
+    assert node_count(running) == 1
+
+
+def test_a_second_manager(running: Swarmd, folder: Path, flags: tuple[str, ...]) -> None:
+    join = (*flags, "--join-addr", address_of(running), "--join-token", token(running, "manager"))
+
+    assert "this version runs one manager" in refused_start(*join)
+    assert node_count(running) == 1
+
+
+def test_a_worker_that_is_to_be_promoted_stays_one(running: Swarmd, folder: Path) -> None:
+    before = node_count(running)
+    join = ("--join-addr", address_of(running), "--join-token", token(running, "worker"), "--hostname", "w1")
+    with swarmd(folder / "w1", *join, "--executor", "process") as worker:
+        refused = running.swarmctl.run("node", "promote", "w1")
+        assert refused.returncode == 1
+        assert "this version runs one manager" in only_complaint(refused.stderr.decode())
+        (node,) = [row for row in running.swarmctl.table("node", "ls") if row["Name"] == "w1"]
+        assert "renew" not in worker.log
+
+        worker.stop()
+    running.swarmctl("node", "remove", "--force", node["ID"])
+    assert node_count(running) == before
