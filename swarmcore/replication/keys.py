@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 import os
+import threading
 import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -34,12 +35,16 @@ def derive(key: bytes, salt: bytes, purpose: bytes) -> bytes:
 
 
 class KeyRing:
-    """The data keys of one manager, kept in `path` (mode 0600)."""
+    """The data keys of one manager, kept in `path` (mode 0600).
+
+    Changed from the threads of both disks, so each change with its file is one step.
+    """
 
     def __init__(self, path: Path, keys: Mapping[int, bytes], unlock_key: bytes | None) -> None:
         self._path = path
         self._keys = dict(keys)
         self._unlock_key = unlock_key
+        self._changing = threading.Lock()
 
     @classmethod
     def create(cls, path: Path, unlock_key: bytes | None = None) -> KeyRing:
@@ -99,37 +104,40 @@ class KeyRing:
 
     def lock(self, unlock_key: bytes | None) -> None:
         """Wrap the ring with another unlock key, or with none. Durable when this returns."""
-        before, self._unlock_key = self._unlock_key, unlock_key
-        try:
-            self._save()
-        except OSError:
-            self._unlock_key = before
-            raise
+        with self._changing:
+            before, self._unlock_key = self._unlock_key, unlock_key
+            try:
+                self._save()
+            except OSError:
+                self._unlock_key = before
+                raise
 
     def rotate(self) -> int:
         """Add a fresh key, which becomes the current one. Durable when this returns its number."""
-        number = self.current + 1
-        self._keys[number] = os.urandom(KEY_BYTES)
-        try:
-            self._save()
-        except OSError:
-            del self._keys[number]
-            raise
-        return number
+        with self._changing:
+            before = self._keys
+            number = self.current + 1
+            self._keys = {**before, number: os.urandom(KEY_BYTES)}
+            try:
+                self._save()
+            except OSError:
+                self._keys = before
+                raise
+            return number
 
     def retain(self, numbers: Collection[int]) -> None:
         """Forget every key but `numbers` and the current one."""
-        unused = [number for number in self._keys if number not in numbers and number != self.current]
-        if not unused:
-            return
-        before = dict(self._keys)
-        for number in unused:
-            del self._keys[number]
-        try:
-            self._save()
-        except OSError:
-            self._keys = before
-            raise
+        with self._changing:
+            before = self._keys
+            kept = {number: key for number, key in before.items() if number in numbers or number == self.current}
+            if len(kept) == len(before):
+                return
+            self._keys = kept
+            try:
+                self._save()
+            except OSError:
+                self._keys = before
+                raise
 
     def _save(self) -> None:
         body = b"".join(number.to_bytes(4, "big") + key for number, key in sorted(self._keys.items()))

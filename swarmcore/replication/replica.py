@@ -467,8 +467,8 @@ class Replica:
                 return True  # a received snapshot is about to replace everything
             snapshot = SnapshotMeta(index=index, term=term, membership=self._raft.membership_at(index))
             started = time.monotonic()
-            pieces, key = self._store.snapshot(), self._keys.current
-            if not await write_snapshot(self._folder, self._keys, self._snapshot_disk, snapshot, pieces):
+            key = await write_snapshot(self._folder, self._keys, self._snapshot_disk, snapshot, self._store.snapshot())
+            if key is None:
                 return False
             self._bytes_at_snapshot = bytes_before
             keep_from = max(1, index - self._limits.keep_entries + 1)

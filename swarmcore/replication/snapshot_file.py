@@ -36,6 +36,8 @@ class SnapshotWriter:
         self.path = snapshot_path(folder, index)
         self._temporary = self.path.with_name(self.path.name + TEMPORARY_SUFFIX)
         self._header = Header.fresh(SNAPSHOT, index, keys)
+        self.key = self._header.key
+        """Number of the data key that it needs."""
         self._unsynced = 0
         self.size = 0
         self._descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

@@ -22,8 +22,8 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 async def write_snapshot(
     folder: Path, keys: KeyRing, disk: Disk, snapshot: SnapshotMeta, pieces: Iterator[bytes]
-) -> bool:
-    """Write one snapshot; True once it is durable under its name, False when the disk has no room for it.
+) -> int | None:
+    """Write one snapshot; the number of its key once it is durable, None when the disk has no room for it.
 
     A piece is encoded on the loop (about 1 ms) and sealed and written on `disk`, which is not the log's thread. Raises
     DiskFailedError when the disk can't say whether it is durable.
@@ -42,5 +42,5 @@ async def write_snapshot(
         if error.errno not in _FULL:
             raise DiskFailedError(f"can't write a snapshot into {str(folder)!r}: {error.strerror}") from error
         log.warning("no room for a snapshot in %r: the log grows until there is some", str(folder))
-        return False
-    return True
+        return None
+    return writer.key

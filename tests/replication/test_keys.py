@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
 from swarmcore.errors import ConfigurationError, DamagedStateError
+from swarmcore.replication.durable import replace_file
 from swarmcore.replication.keys import KeyRing
 
 SALT = bytes(32)
@@ -89,3 +91,30 @@ def test_a_damaged_key_file_is_named_and_never_gives_other_keys(tmp_path: Path) 
 
     # Spaces, and the spare bits at the end of a base64 text, mean nothing.
     assert found > len(whole) * 0.9
+
+
+def test_a_lock_and_a_rotation_at_once_lose_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one comes with a change of the cluster, the other with a snapshot, each on its own disk thread."""
+    path = tmp_path / "keys.json"
+    ring = KeyRing.create(path)
+    at_the_disk, goes_on = threading.Event(), threading.Event()
+
+    def slow_once(target: Path, data: bytes) -> None:
+        if not at_the_disk.is_set():
+            at_the_disk.set()
+            goes_on.wait(5)
+        replace_file(target, data)
+
+    monkeypatch.setattr("swarmcore.replication.keys.replace_file", slow_once)
+    locking = threading.Thread(target=ring.lock, args=(b"key",))
+    locking.start()
+    assert at_the_disk.wait(5)
+    rotating = threading.Thread(target=ring.rotate)
+    rotating.start()
+    rotating.join(0.2)
+    goes_on.set()
+    locking.join()
+    rotating.join()
+
+    reopened = KeyRing.open(path, b"key")
+    assert (reopened.current, reopened.is_locked) == (2, True)
