@@ -28,6 +28,7 @@ from swarmcore.ca.root import (
     RootCA,
     issuer_of,
     load_certificates,
+    load_key,
     new_csr,
     new_key,
     public_key_of_csr,
@@ -59,6 +60,9 @@ def read_material(root_pem: bytes, chain: bytes, key: bytes, *, now: float, allo
     identity = root.check(chain, now=now, allow_expired=allow_expired)
     certificates = load_certificates(chain)
     leaf = certificates[0]
+    if leaf.public_key() != load_key(key).public_key():
+        # On disk such a pair would be no identity at all.
+        raise ConfigurationError("the certificate belongs to another key")
     above = next((each for each in (*certificates[1:], *root.certificates) if each.subject == leaf.issuer), None)
     return Material(
         identity=identity,

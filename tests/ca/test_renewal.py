@@ -314,3 +314,24 @@ async def test_a_manager_whose_certificate_expired_signs_itself_a_new_one(tmp_pa
             old.renew_locally(RootCA.create(now=time.time()))
 
     assert not old.is_expired and old.node_id == "second-manager"
+
+
+async def test_a_certificate_for_another_key_is_not_installed(tmp_path: Path) -> None:
+    clock = SimulatedClock()
+    security = SecurityConfig.create_cluster(tmp_path, clock)
+    root, before = security.root_with_key, security.material
+    assert root is not None
+    chain = root.sign(
+        public_key_of_csr(new_csr(new_key())),
+        node_id=security.node_id,
+        role=security.role,
+        cluster_id=security.cluster_id,
+        now=clock.now(),
+    )
+
+    with pytest.raises(ConfigurationError, match="belongs to another key"):
+        security.install(chain, new_key())
+
+    loaded = SecurityConfig.load(tmp_path, clock)
+    assert loaded is not None
+    assert loaded.material.key_pem == security.material.key_pem == before.key_pem
