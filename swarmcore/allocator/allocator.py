@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from swarmcore.allocator.ports import PortConflict, PortSpace, is_allocated
+from swarmcore.allocator.ports import PortConflict, PortSpace
 from swarmcore.api.objects_pb2 import Endpoint, Service, Task
 from swarmcore.api.types_pb2 import TaskState
 from swarmcore.clock import Clock, SystemClock
 from swarmcore.errors import NotLeaderError, SwarmError
+from swarmcore.store.allocation import has_networks, is_allocated, release
 from swarmcore.store.changes import Commit, Resync
 from swarmcore.store.inbox import Inbox
 from swarmcore.store.store import LeaderStore
@@ -24,7 +25,6 @@ REFUSED_SECONDS = 1.0
 TASKS_PER_BATCH = 2000
 CHANGES_PER_SLICE = 2000
 
-PENDING_MESSAGE = "pending task scheduling"
 NO_NETWORKS = "network support is unavailable"
 
 _NEW = TaskState.NEW
@@ -215,12 +215,7 @@ class _Term:
                 self._waiting.setdefault(old.service_id, {})[id] = None
             else:
                 service = tx.service.get(old.service_id) if old.service_id else None
-                if service is not None and service.HasField("endpoint"):
-                    task.endpoint.CopyFrom(service.endpoint)
-                task.status.state = TaskState.PENDING
-                task.status.message = PENDING_MESSAGE
-                task.status.err = ""
-                task.status.timestamp.CopyFrom(stamp)
+                release(task, service, stamp)
             tx.task.update(task)
 
         await self._batch(ids, write)
@@ -250,8 +245,3 @@ class _Term:
             errors = [error]
         if any(error is not None for error in errors):
             self._retry_at = min(self._retry_at, self._clock.monotonic() + REFUSED_SECONDS)
-
-
-def has_networks(service: Service) -> bool:
-    """Whether the service asks for networks of its own."""
-    return bool(service.spec.task.networks or service.spec.networks)

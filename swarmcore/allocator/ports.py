@@ -133,16 +133,5 @@ def ingress_ports(endpoint: Endpoint) -> list[Port]:
     ]
 
 
-def is_allocated(service: Service) -> bool:
-    """Whether the service's endpoint is what its spec asks for."""
-    if not service.spec.HasField("endpoint"):
-        return not service.HasField("endpoint")
-    if not service.HasField("endpoint") or service.endpoint.spec != service.spec.endpoint:
-        return False
-    if len(service.endpoint.ports) != len(service.spec.endpoint.ports):
-        return False
-    return all(port.published_port for port in service.endpoint.ports if port.publish_mode == PortConfig.INGRESS)
-
-
 def _identity(port: PortConfig) -> tuple[str, int, int]:
     return port.name, port.protocol, port.target_port

@@ -13,13 +13,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from swarmcore.api.objects_pb2 import Cluster, Service, Task
 from swarmcore.api.types_pb2 import TaskState, UpdateStatus
+from swarmcore.store.allocation import needs_nothing, release
 from swarmcore.store.transaction import Transaction
 
 
 class TaskTemplate:
     """New tasks of one service as it is now (SwarmKit: 4.1)."""
 
-    __slots__ = ("_task", "service")
+    __slots__ = ("_released", "_task", "service")
 
     def __init__(self, service: Service, cluster: Cluster | None) -> None:
         self.service = service
@@ -40,11 +41,20 @@ class TaskTemplate:
             task.desired_state = TaskState.COMPLETE
         task.status.state = TaskState.NEW
         task.status.message = "created"
-        self._task = task
+        self._task = self._released = task
+        if needs_nothing(service):
+            self._released = Task()
+            self._released.CopyFrom(task)
+            release(self._released, service, task.status.timestamp)
 
-    def make(self, action: CreateTask, now: Timestamp) -> Task:
+    def make(self, action: CreateTask, now: Timestamp, service: Service | None) -> Task:
+        """A new task; `service` is what the store holds at the moment of writing.
+
+        It is PENDING at once where nothing has to be allocated for it. A service that changed in any way meanwhile is
+        the allocator's to judge: then it is NEW.
+        """
         task = Task()
-        task.CopyFrom(self._task)
+        task.CopyFrom(self._released if service is self.service else self._task)
         task.id = action.task_id
         if action.slot:
             task.slot = action.slot
@@ -145,7 +155,8 @@ def carry_out(tx: Transaction, action: Action, now: Timestamp) -> None:
 
 
 def _create(tx: Transaction, action: CreateTask, now: Timestamp) -> None:
-    if not action.template.is_current(tx.service.get(action.template.service.id)):
+    service = tx.service.get(action.template.service.id)
+    if not action.template.is_current(service):
         return
     if action.restarts:
         old = tx.task.get(action.restarts)
@@ -154,7 +165,7 @@ def _create(tx: Transaction, action: CreateTask, now: Timestamp) -> None:
         _raise_desired(tx, action.restarts, TaskState.SHUTDOWN)
     for task_id in action.shuts_down:
         _raise_desired(tx, task_id, TaskState.SHUTDOWN)
-    tx.task.create(action.template.make(action, now))
+    tx.task.create(action.template.make(action, now, service))
 
 
 def _raise_desired(tx: Transaction, task_id: str, state: TaskState.ValueType) -> None:

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmcore.allocator.ports import FIRST_DYNAMIC, LAST_DYNAMIC, PortConflict, PortSpace, is_allocated
+from swarmcore.allocator.ports import FIRST_DYNAMIC, LAST_DYNAMIC, PortConflict, PortSpace
 from swarmcore.api.objects_pb2 import Service
 from swarmcore.api.types_pb2 import PortConfig
+from swarmcore.store.allocation import is_allocated
 
 TCP, UDP = PortConfig.TCP, PortConfig.UDP
 

@@ -77,11 +77,23 @@ async def test_a_new_task_says_what_its_service_says(swarm: Swarm) -> None:
     await swarm.settle()
 
     (task,) = swarm.tasks("web")
-    assert (task.status.state, task.status.message) == (TaskState.NEW, "created")
+    assert task.status.message == "pending task scheduling"
     assert task.service_annotations.labels["tier"] == "front"
     assert task.spec.container.image == "redis:3.0.5"
     assert task.HasField("spec_version")
     assert task.status.timestamp.seconds == int(swarm.clock.now())
+
+
+async def test_a_new_task_of_a_service_that_publishes_a_port_is_the_allocators(swarm: Swarm) -> None:
+    swarm.fleet.allocates = False
+    service = replicated(1)
+    service.spec.endpoint.ports.add(target_port=80, published_port=8080)
+    await swarm.create_service(service)
+
+    await swarm.settle()
+
+    (task,) = swarm.tasks("web")
+    assert (task.status.state, task.status.message) == (TaskState.NEW, "created")
 
 
 async def test_scaling_up_leaves_running_tasks_alone(swarm: Swarm) -> None:
