@@ -13,6 +13,7 @@ from swarmcore.api.specs_pb2 import NodeSpec
 from swarmcore.api.types_pb2 import GenericResource, TaskState
 from swarmcore.clock import Clock, SystemClock
 from swarmcore.errors import InvalidArgumentError, NotLeaderError, SwarmError
+from swarmcore.orchestrator.slots import seconds
 from swarmcore.plugin import constraints
 from swarmcore.store.changes import Commit, Resync
 from swarmcore.store.inbox import Inbox
@@ -21,6 +22,7 @@ from swarmcore.store.tables import TableReader
 from swarmcore.store.transaction import Transaction
 
 RESYNC_SECONDS = 300.0
+TASKS_PER_SLICE = 1000
 MESSAGE = "task rejected by constraint enforcer"
 REASON = "assigned node no longer meets constraints"
 
@@ -69,6 +71,10 @@ def _satisfies(node: Node, task: Task, services: TableReader[Service]) -> bool:
         return constraints.node_matches(node, constraints.parse(expressions))
     except InvalidArgumentError:
         return True
+
+
+def _age(task: Task) -> tuple[float, str]:
+    return seconds(task.meta.created_at), task.id
 
 
 def _available(resources: Iterable[GenericResource]) -> dict[tuple[str, str], int]:
@@ -132,11 +138,17 @@ class ConstraintEnforcer:
     async def _enforce(self, store: LeaderStore, node_ids: Iterable[str]) -> bool:
         """Check the tasks of some nodes; False where that could not be written."""
         unfit: list[str] = []
-        for number, id in enumerate(node_ids, 1):
+        looked = 0
+        for id in node_ids:
             node = store.view.node.get(id)
             if node is not None:
-                unfit.extend(task.id for task in unfit_tasks(node, store.view.task.by("node", id), store.view.service))
-            if number % 100 == 0:
+                # The oldest stay where not all fit. The index has no order that another leader would know.
+                tasks = sorted(store.view.task.by("node", id), key=_age)
+                unfit.extend(task.id for task in unfit_tasks(node, tasks, store.view.service))
+                looked += len(tasks)
+            looked += 1
+            if looked >= TASKS_PER_SLICE:
+                looked = 0
                 await asyncio.sleep(0)
         if not unfit:
             return True

@@ -162,7 +162,8 @@ class ServicePlanner(ABC):
 
     def forget_starts(self) -> None:
         """Drop the delays of tasks that were planned and never came to be."""
-        for id in [id for id in self._starts if not any(id in slot.tasks for slot in self.slots.values())]:
+        known = {id for slot in self.slots.values() for id in slot.tasks} if self._starts else set()
+        for id in self._starts.keys() - known:
             del self._starts[id]
 
     # Planning

@@ -45,23 +45,28 @@ def history_limit(service: Service | None, retention: int) -> int:
 
 
 def surplus(tasks: Collection[Task], limit: int) -> tuple[list[Task], bool]:
-    """Return the tasks of one slot to delete, oldest first, and whether the slot has to be looked at again.
+    """Return the tasks of one slot to delete, oldest first, and whether to look at it again when one of them ends.
 
-    Only what is over goes: ended, or never begun and not to begin.
+    Only what is over goes: ended, or never begun and not to begin. One task stays whatever the limit: by the last one
+    the orchestrator tells whether the slot is to have another.
     """
-    if limit < 0 or len(tasks) <= limit:
+    if limit < 0:
         return [], False
-    excess = len(tasks) - limit
+    excess = len(tasks) - max(1, limit)
     doomed: list[Task] = []
-    is_stopping = False
+    going = 0
     for task in sorted(tasks, key=status_time):
-        state = task.status.state
-        if state > _RUNNING or (state < TaskState.ASSIGNED and task.desired_state > _RUNNING):
-            if len(doomed) < excess:
-                doomed.append(task)
-        elif task.desired_state > _RUNNING:
-            is_stopping = True
-    return doomed, is_stopping and len(doomed) < excess
+        if not is_over(task):
+            going += 1
+        elif len(doomed) < excess:
+            doomed.append(task)
+    return doomed, going > 1 and len(doomed) < excess
+
+
+def is_over(task: Task) -> bool:
+    """Whether nothing more becomes of it: it ended, or never began and is not to."""
+    state = task.status.state
+    return state > _RUNNING or (state < TaskState.ASSIGNED and task.desired_state > _RUNNING)
 
 
 class TaskReaper:
@@ -82,7 +87,9 @@ class _Term:
         self._store = store
         self._clock = clock
         self._slots: dict[SlotKey, None] = {}
-        """To be looked at: got a task, or could not be cleaned before."""
+        """To be looked at."""
+        self._open: dict[SlotKey, None] = {}
+        """Beyond their history with tasks that go on: to be looked at when one of these ends."""
         self._finished: dict[str, None] = {}
         self._reap_at: float | None = None
         self._resync_at = 0.0
@@ -107,6 +114,7 @@ class _Term:
 
     async def _load(self) -> None:
         self._resync_at = self._clock.monotonic() + RESYNC_SECONDS
+        self._open.clear()
         for number, task in enumerate(list(self._store.view.task.all()), 1):
             self._see(task, is_new=True)
             if number % SLOTS_PER_SLICE == 0:
@@ -133,10 +141,10 @@ class _Term:
             self._finished[task.id] = None
         elif task.service_id and not task.HasField("job_iteration"):
             key = (task.service_id, task.slot or task.node_id)
-            if is_new:
-                self._slots[key] = None
-            elif task.status.state <= _RUNNING or key not in self._slots:
+            if not is_new and (task.status.state <= _RUNNING or key not in self._open):
                 return
+            self._open.pop(key, None)
+            self._slots[key] = None
         else:
             return
         if self._reap_at is None:
@@ -157,21 +165,24 @@ class _Term:
             dead, is_open = surplus(tasks, limit)
             doomed.update((task.id, None) for task in dead)
             if is_open:
-                self._slots[key] = None
+                self._open[key] = None
         await self._delete(list(doomed))
 
     async def _delete(self, ids: list[str]) -> None:
         def write(tx: Transaction, id: str) -> None:
             task = tx.task.get(id)
-            if task is not None and (task.status.state > _RUNNING or task.desired_state > _RUNNING):
+            if task is not None and (is_over(task) or is_finished(task)):
                 tx.task.delete(id)
 
         if not ids:
             return
         try:
-            await self._store.batch(ids, write)
+            errors = await self._store.batch(ids, write)
         except NotLeaderError:
             raise
         except SwarmError as error:
-            _log.warning("tasks that are over could not be deleted, trying again: %s", error)
+            errors = [error]
+        failure = next((error for error in errors if error is not None), None)
+        if failure is not None:
+            _log.warning("tasks that are over could not be deleted, trying again: %s", failure)
             self._resync_at = min(self._resync_at, self._clock.monotonic() + 1.0)

@@ -25,14 +25,12 @@ _RUNNING = TaskState.RUNNING
 class Slot:
     """The tasks of one slot, in the order they were made, and the restarts among them."""
 
-    __slots__ = ("_history", "_version", "is_dirty", "is_live", "tasks")
+    __slots__ = ("_history", "_version", "is_live", "tasks")
 
     def __init__(self) -> None:
         self.tasks: dict[str, Task] = {}
         self.is_live = False
         """As last looked at: it counts as one of the instances."""
-        self.is_dirty = False
-        """As last looked at: the updater has work here."""
         self._version = -1
         self._history: list[float] | None = None
 
@@ -58,7 +56,7 @@ class Slot:
 
     def newest(self) -> Task:
         """The task whose status is the latest; the one made last where they are equal."""
-        return max(self.tasks.values(), key=status_time)
+        return max(reversed(self.tasks.values()), key=status_time)
 
 
 def retention_of(cluster: Cluster | None) -> int:

@@ -10,12 +10,14 @@ import pytest
 from swarmcore_restart_policies.policies import DefaultPolicy
 
 from swarmcore.api.objects_pb2 import Cluster, Service, Task
-from swarmcore.api.types_pb2 import TaskState
+from swarmcore.api.specs_pb2 import NodeSpec
+from swarmcore.api.types_pb2 import TaskState, UpdateConfig
 from swarmcore.errors import ResourceExhaustedError
 from swarmcore.orchestrator import components
 from swarmcore.plugin.plugin_set import PluginSet
 from swarmcore.store.changes import Resync
 from swarmcore.store.store import LeaderStore
+from swarmcore.store.transaction import Transaction
 from swarmcore.testing.clock import SimulatedClock
 from swarmcore.testing.fleet import Component, Swarm, running_swarm
 
@@ -80,6 +82,55 @@ async def test_one_service_that_can_not_be_written_does_not_hold_up_another(
     await swarm.settle()
 
     assert len(swarm.running("small")) == 3
+
+
+async def test_tasks_that_could_not_be_deleted_are_deleted_a_moment_later(
+    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = LeaderStore.batch
+    await swarm.create_service(web(3))
+    await swarm.settle()
+
+    async def refuse(store: LeaderStore, items: Sequence[Any], write: Any) -> list[Exception | None]:
+        def guarded(tx: Any, item: Any) -> object:
+            if isinstance(item, str):
+                raise ResourceExhaustedError("the disk is full")
+            return write(tx, item)
+
+        return await real(store, items, guarded)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LeaderStore, "batch", refuse)
+        await swarm.remove_service("web")
+        await swarm.advance(3)
+        assert len(swarm.tasks("web")) == 3
+    await swarm.advance(3)
+
+    assert swarm.tasks("web") == []
+
+
+async def test_a_history_of_one_is_kept_to_when_the_new_task_starts_first(swarm: Swarm) -> None:
+    def write(tx: Transaction) -> None:
+        cluster = Cluster(id="c")
+        cluster.spec.annotations.name = "default"
+        cluster.spec.orchestration.task_history_retention_limit = 1
+        tx.cluster.create(cluster)
+
+    await swarm.store.update(write)
+    service = web(2)
+    service.spec.update.order = UpdateConfig.START_FIRST
+    await swarm.create_service(service)
+    await swarm.settle()
+
+    for node in swarm.store.view.node.all():
+        await swarm.set_availability(node.id, NodeSpec.PAUSE)
+    await swarm.update_service("web", lambda made: setattr(made.spec.task.container, "image", "redis:2"))
+    await swarm.advance(2)
+    for node in swarm.store.view.node.all():
+        await swarm.set_availability(node.id, NodeSpec.ACTIVE)
+    await swarm.advance(10)
+
+    assert [task.spec.container.image for task in swarm.tasks("web")] == ["redis:2"] * 2
 
 
 async def test_tasks_without_a_service_are_nobodys(swarm: Swarm) -> None:

@@ -75,6 +75,12 @@ def test_a_service_that_is_gone_keeps_what_the_cluster_keeps() -> None:
         ),
         pytest.param([task("a", S.PENDING, S.RUNNING)], 0, [], False, id="what may still run stays"),
         pytest.param([task("a", S.FAILED), task("b", S.RUNNING, S.RUNNING)], 0, ["a"], False, id="limit zero"),
+        pytest.param(
+            [task("a", S.SHUTDOWN), task("b", S.COMPLETE, S.RUNNING, at=1)], 0, ["a"], False, id="the last one stays"
+        ),
+        pytest.param(
+            [task("a", S.RUNNING, S.RUNNING), task("b", S.STARTING, S.RUNNING, at=1)], 1, [], True, id="two that run"
+        ),
         pytest.param([task("a", S.FAILED)] * 50, -1, [], False, id="no limit"),
     ],
 )
