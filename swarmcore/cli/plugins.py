@@ -17,7 +17,12 @@ HEADERS = ("NAME", "STATE", "VERSION", "PROVIDES", "ORDER", "CALLS", "P99", "NOT
 @click.group(
     cls=Group,
     invoke_without_command=True,
-    epilog=example("swarmctl plugins", "swarmctl plugins --hooks", "swarmctl plugins inspect constraint-filter"),
+    epilog=example(
+        "swarmctl plugins",
+        "swarmctl plugins --hooks",
+        "swarmctl plugins inspect constraint-filter",
+        "swarmctl plugins lock > /var/lib/swarmd/plugins.lock",
+    ),
 )
 @click.option("--hooks", is_flag=True, help="Show which hooks each plugin implements.")
 @output_option
@@ -139,3 +144,12 @@ def plugin_page(plugin: Plugin) -> str:
     page.add("Note", plugin.note)
     page.add("Last error", plugin.error)
     return str(page)
+
+
+@command.command(name="lock")
+def lock() -> None:
+    """Print a lock of the plugins installed here: as plugins.lock in its state directory, swarmd loads only these."""
+    from swarmcore.plugin import loader
+    from swarmcore.plugin.lock import lock_installed
+
+    click.echo(lock_installed(loader.installed()).text(), nl=False)

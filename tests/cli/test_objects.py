@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 from swarmcore.api.specs_pb2 import NetworkSpec
 from swarmcore.api.types_pb2 import IPAMConfig, PortConfig, TaskState
 from swarmcore.cli.network import ipam_configs
+from swarmcore.plugin.lock import PluginLock
 from swarmcore.testing.control_socket import Ctl, FakeManager, a_task, three_nodes
 
 
@@ -104,6 +105,17 @@ def test_a_network_is_created_listed_and_removed(manager: FakeManager, ctl: Ctl)
     assert "backend" in ctl("network", "ls").out
     assert "Name              : backend\n" in ctl("network", "inspect", created.out.strip()).out
     assert ctl("network", "rm", "backend").out == "backend\n"
+
+
+def test_a_plugin_lock_lists_what_is_installed_and_asks_no_manager(ctl: Ctl, tmp_path: Path) -> None:
+    printed = ctl("--socket", "/nonexistent.sock", "plugins", "lock")
+    (tmp_path / "plugins.lock").write_text(printed.out)
+
+    lock = PluginLock.read(tmp_path / "plugins.lock")
+
+    assert printed.code == 0
+    assert "constraint-filter" in [plugin.name for plugin in lock.plugins]
+    assert all(plugin.version and plugin.record.startswith("sha256:") for plugin in lock.plugins)
 
 
 def test_plugins_are_listed_with_what_became_of_them(manager: FakeManager, ctl: Ctl) -> None:
