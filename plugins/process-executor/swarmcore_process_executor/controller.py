@@ -83,7 +83,13 @@ class ProcessController(Controller):
                 raise TaskStartedError("the process was started before")
             # Not with the call: one that is cancelled must not leave a process that nobody knows.
             self._launching = asyncio.ensure_future(self._blocking(self._launch))
-        said = await asyncio.shield(self._launching)
+        launching = self._launching
+        try:
+            said = await asyncio.shield(launching)
+        finally:
+            # A launch that is still under way is joined by the next call; one that failed is not asked again.
+            if launching.done():
+                self._launching = None
         if said == b"already started":
             raise TaskStartedError("the process was started before")
         error = self._read("error")
@@ -184,6 +190,10 @@ class ProcessController(Controller):
             # It outlives this object, and is waited for by its pid.
             supervisor.returncode = 0
             if not select.select([read_end], [], [], LAUNCH_SECONDS)[0]:
+                # The next try makes a supervisor of its own.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(supervisor.pid, signal.SIGKILL)
+                os.waitpid(supervisor.pid, 0)
                 raise TemporaryError(f"the process did not start in {LAUNCH_SECONDS:g} s")
             return os.read(read_end, 4096)
         finally:

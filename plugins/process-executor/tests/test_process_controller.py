@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import time
@@ -29,6 +30,7 @@ from swarmcore.plugin.executor import (
     LogSource,
     TaskRejectedError,
     TaskStartedError,
+    TemporaryError,
 )
 
 NOTHING = Dependencies()
@@ -311,6 +313,25 @@ async def test_a_start_that_is_cancelled_makes_one_process(executor: ProcessExec
     await controller.start()
 
     await eventually(lambda: (tmp_path / "tasks/task1/stdout").read_text() == "once\n")
+    assert len(marked("task1")) == 1
+
+
+async def test_a_start_that_failed_for_now_is_made_anew(
+    executor: ProcessExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller = await executor.controller(process_task("sleep", "600"), NOTHING)
+    await controller.prepare()
+
+    def no_process_left(*arguments: object, **options: object) -> None:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("subprocess.Popen", no_process_left)
+        with pytest.raises(TemporaryError):
+            await controller.start()
+
+    await controller.start()
+
     assert len(marked("task1")) == 1
 
 
