@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from swarmcore.api.specs_pb2 import ContainerSpec
 from swarmcore.api.types_pb2 import Annotations, Driver, Mount
-from swarmcore.controlapi.validate.templates import TemplateError, check_templates, expand, sample_data
+from swarmcore.controlapi.validate.templates import check_templates, sample_data
 from swarmcore.errors import InvalidArgumentError
+from swarmcore.plugin.templates import TemplateError, expand
 
 SERVICE = Annotations(name="web", labels={"rack": "r1", "com.example.x": "y"})
 DATA = sample_data(SERVICE)

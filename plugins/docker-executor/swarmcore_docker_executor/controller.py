@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from typing import Any
 
-from swarmcore.api.objects_pb2 import Task
+from swarmcore.api.objects_pb2 import Node, Task
 from swarmcore.api.types_pb2 import ContainerStatus, PortConfig, PortStatus
 from swarmcore.plugin.executor import (
     Controller,
@@ -38,13 +39,21 @@ class DockerController(Controller):
     """Drives the container of one task."""
 
     def __init__(
-        self, engine: Engine, events: Events, memory: MemoryFolder, task: Task, dependencies: Dependencies
+        self,
+        engine: Engine,
+        events: Events,
+        memory: MemoryFolder,
+        task: Task,
+        dependencies: Dependencies,
+        node: Callable[[], Node | None] = lambda: None,
     ) -> None:
+        """`node` tells this node as the managers see it, once they have said it: templates name it."""
         self._engine = engine
         self._events = events
         self._memory = memory
         self._task = task
         self._dependencies = dependencies
+        self._node = node
         self._name = spec.container_name(task)
         self._seen: Inspected | None = None
         self._closed = asyncio.Event()
@@ -55,12 +64,13 @@ class DockerController(Controller):
     # Life
 
     async def prepare(self) -> None:
-        request = spec.create_request(self._task, api=self._engine.api, files=[])
+        node = self._node()
+        request = spec.create_request(spec.expanded(self._task, node), api=self._engine.api, files=[])
         found = await self._find()
         if found is not None:
             raise TaskPreparedError(f"container {self._name!r} exists already")
         await self._fetch_image()
-        mounts = await self._engine.run(lambda: self._memory.mounts(self._task, self._dependencies))
+        mounts = await self._engine.run(lambda: self._memory.mounts(self._task, self._dependencies, node))
         request["HostConfig"]["Mounts"] += mounts
         try:
             made = await self._engine.call("POST", "/containers/create", params={"name": self._name}, body=request)

@@ -25,6 +25,7 @@ class DockerExecutor(Executor):
         self._engine = engine
         self._events = events
         self._memory = MemoryFolder(Path(host.state_dir) / "secrets")
+        self._node: Node | None = None
 
     @classmethod
     async def connect(cls, host: HostInfo, address: str) -> DockerExecutor:
@@ -40,16 +41,20 @@ class DockerExecutor(Executor):
         return node_description(info, plugins or [])
 
     async def configure(self, node: Node) -> None:
-        """Nothing of a node object concerns the engine yet: networks are the first that will."""
+        """Remember what templates may name."""
+        self._node = node
 
     async def controller(self, task: Task, dependencies: Dependencies) -> Controller:
         spec.refuse_unsupported(task, self._engine.api)
-        return DockerController(self._engine, self._events, self._memory, task, dependencies)
+        return self._controller(task, dependencies)
 
     async def recover(self, task: Task, handle: bytes | None, dependencies: Dependencies) -> Controller | None:
-        controller = DockerController(self._engine, self._events, self._memory, task, dependencies)
+        controller = self._controller(task, dependencies)
         controller.handle = handle
         return controller if await controller.attach() else None
+
+    def _controller(self, task: Task, dependencies: Dependencies) -> DockerController:
+        return DockerController(self._engine, self._events, self._memory, task, dependencies, lambda: self._node)
 
     async def aclose(self) -> None:
         await self._events.aclose()

@@ -11,13 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from swarmcore.api.objects_pb2 import Task
-from swarmcore.api.types_pb2 import FileTarget
+from swarmcore.api.objects_pb2 import Node, Task
+from swarmcore.api.types_pb2 import Driver, FileTarget
 from swarmcore.errors import ConfigurationError
-from swarmcore.plugin.executor import Dependencies, TaskRejectedError
+from swarmcore.plugin.executor import Dependencies, TaskRejectedError, TemporaryError
+from swarmcore.plugin.task_templates import expand_payload
+from swarmcore.plugin.templates import TemplateError
 
 SECRETS_FOLDER = "/run/secrets"
 DEFAULT_MODE = 0o444
+TEMPLATING = "golang"
+NODE_UNKNOWN = "waits for what a manager says of this node, which the task's templates name"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,23 +35,61 @@ class File:
     mode: int
 
 
-def task_files(task: Task, dependencies: Dependencies) -> list[File]:
-    """What the container spec references. Raises TaskRejectedError for what is missing or would leave its folder."""
+def task_files(task: Task, dependencies: Dependencies, node: Node | None = None) -> list[File]:
+    """What the container spec references. Raises TaskRejectedError for what is missing or would leave its folder.
+
+    `node` is this one as the managers see it, for payloads that are templates; None: not known yet.
+    """
     spec = task.spec.container
+    payloads = _Payloads(task, dependencies, node)
     files = []
     for secret_ref in spec.secrets:
         secret = dependencies.secrets.get(secret_ref.secret_id)
         if secret is None:
             raise TaskRejectedError(f"container.secrets: {secret_ref.secret_name!r} did not reach this node")
-        files.append(_file(secret_ref.file, secret_ref.secret_name, SECRETS_FOLDER, secret.spec.data))
+        data = payloads.expand(f"secret {secret_ref.secret_name!r}", secret.spec.data, secret.spec.templating)
+        files.append(_file(secret_ref.file, secret_ref.secret_name, SECRETS_FOLDER, data))
     for config_ref in spec.configs:
         if config_ref.WhichOneof("target") == "runtime":
             continue
         config = dependencies.configs.get(config_ref.config_id)
         if config is None:
             raise TaskRejectedError(f"container.configs: {config_ref.config_name!r} did not reach this node")
-        files.append(_file(config_ref.file, config_ref.config_name, "/", config.spec.data))
+        data = payloads.expand(f"config {config_ref.config_name!r}", config.spec.data, config.spec.templating)
+        files.append(_file(config_ref.file, config_ref.config_name, "/", data))
     return files
+
+
+@dataclass(frozen=True, slots=True)
+class _Payloads:
+    """Secrets and configs of a task, some of which are templates that may name the others."""
+
+    task: Task
+    dependencies: Dependencies
+    node: Node | None
+
+    def expand(self, what: str, data: bytes, templating: Driver) -> bytes:
+        if not templating.name:
+            return data
+        if templating.name != TEMPLATING:
+            raise TaskRejectedError(f"{what}: unrecognized template type {templating.name!r}")
+        if self.node is None:
+            raise TemporaryError(NODE_UNKNOWN)
+        spec, known = self.task.spec.container, self.dependencies
+        secrets = {
+            ref.file.name or ref.secret_name: known.secrets[ref.secret_id].spec.data
+            for ref in spec.secrets
+            if ref.secret_id in known.secrets
+        }
+        configs = {
+            ref.file.name or ref.config_name: known.configs[ref.config_id].spec.data
+            for ref in spec.configs
+            if ref.config_id in known.configs
+        }
+        try:
+            return expand_payload(data, self.task, self.node, secrets=secrets, configs=configs)
+        except TemplateError as error:
+            raise TaskRejectedError(f"{what}: {error}") from error
 
 
 def _file(target: FileTarget, name: str, folder: str, data: bytes) -> File:
@@ -82,9 +124,9 @@ class MemoryFolder:
         self._lock = threading.Lock()
         """Mounting and unmounting, from several of the engine's threads."""
 
-    def mounts(self, task: Task, dependencies: Dependencies) -> list[dict[str, Any]]:
+    def mounts(self, task: Task, dependencies: Dependencies, node: Node | None = None) -> list[dict[str, Any]]:
         """Write the files of a task and return the mounts that bring them into its container."""
-        files = task_files(task, dependencies)
+        files = task_files(task, dependencies, node)
         if not files:
             return []
         folder = self.path / task.id

@@ -11,10 +11,13 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
-from swarmcore.api.objects_pb2 import Task
+from swarmcore.api.objects_pb2 import Node, Task
 from swarmcore.api.specs_pb2 import ContainerSpec
 from swarmcore.api.types_pb2 import HealthConfig, Mount, PortConfig, Privileges
-from swarmcore.plugin.executor import TaskRejectedError
+from swarmcore.plugin.executor import TaskRejectedError, TemporaryError
+from swarmcore.plugin.task_templates import expand_container, has_templates, task_name
+from swarmcore.plugin.templates import TemplateError
+from swarmcore_docker_executor.files import NODE_UNKNOWN
 
 LABEL_TASK = "com.docker.swarm.task"
 LABEL_TASK_ID = "com.docker.swarm.task.id"
@@ -40,9 +43,19 @@ _CONSISTENCIES = {
 
 def container_name(task: Task) -> str:
     """SwarmKit's name of a task's container: `<service>.<slot or node>.<task id>`."""
-    if task.annotations.name:
-        return task.annotations.name
-    return f"{task.service_annotations.name}.{task.slot or task.node_id}.{task.id}"
+    return task_name(task)
+
+
+def expanded(task: Task, node: Node | None) -> Task:
+    """The task with its container's templates expanded. Raises TaskRejectedError, and TemporaryError without node."""
+    if not has_templates(task.spec.container):
+        return task
+    if node is None:
+        raise TemporaryError(NODE_UNKNOWN)
+    try:
+        return expand_container(task, node)
+    except TemplateError as error:
+        raise TaskRejectedError(str(error)) from error
 
 
 def labels(task: Task) -> dict[str, str]:

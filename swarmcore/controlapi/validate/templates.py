@@ -1,64 +1,17 @@
-"""Templates in a container's spec, such as `{{.Node.Hostname}}`: a dry run before anything is stored (SwarmKit: 13.1).
+"""Templates in a container's spec: a dry run before anything is stored (SwarmKit: 13.1).
 
-A part of Go's text/template: text, fields, `index`, `join`, `print`, quoted strings, numbers, parentheses, pipes and
-trimmed braces. Whatever else Go allows is refused by name, since no executor here could expand it either. Node and task
-are made up; name and labels of the service are the real ones.
+Node and task are made up; name and labels of the service are the real ones.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Mapping
 
 from swarmcore.api.specs_pb2 import ContainerSpec
 from swarmcore.api.types_pb2 import Annotations
-from swarmcore.controlapi.validate.bounds import MAX_TEXT_CHARACTERS, brief
 from swarmcore.errors import InvalidArgumentError
-
-MAX_ACTIONS = 10_000
-"""In one container spec."""
-MAX_EXPANDED_CHARACTERS = 2 * 1024 * 1024
-"""Of all templates of one container spec together."""
-MAX_NESTING = 16
-
-Value: TypeAlias = "str | int | Mapping[str, Value]"
-
-_TOKEN = re.compile(
-    r"""(?P<space>\s+)
-      | (?P<field>(?:\.[A-Za-z_]\w*)+)
-      | (?P<word>[A-Za-z_]\w*)
-      | (?P<string>"(?:[^"\\\n]|\\.)*")
-      | (?P<raw>`[^`]*`)
-      | (?P<number>[0-9]+)
-      | (?P<mark>[()|])""",
-    re.VERBOSE,
-)
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"'}
-_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
-
-
-class TemplateError(Exception):
-    """Not a template that can be expanded. One line, which never repeats what stands outside of its braces."""
-
-
-@dataclass(slots=True)
-class Budget:
-    """What the templates of one spec may still cost."""
-
-    actions: int = MAX_ACTIONS
-    characters: int = MAX_EXPANDED_CHARACTERS
-
-    def spend(self, characters: int) -> None:
-        self.characters -= characters
-        if self.characters < 0:
-            raise TemplateError(f"the templates expand to more than {MAX_EXPANDED_CHARACTERS} characters")
-
-    def begin_action(self) -> None:
-        self.actions -= 1
-        if self.actions < 0:
-            raise TemplateError(f"there are more than {MAX_ACTIONS} templates")
+from swarmcore.plugin.task_templates import has_templates, map_templates
+from swarmcore.plugin.templates import Budget, TemplateError, Value, expand
 
 
 def sample_data(service: Annotations) -> Mapping[str, Value]:
@@ -74,229 +27,12 @@ def sample_data(service: Annotations) -> Mapping[str, Value]:
     }
 
 
-def expand(text: str, data: Mapping[str, Value], budget: Budget | None = None) -> str:
-    """`text` with every `{{…}}` replaced; raises TemplateError."""
-    if "{{" not in text:
-        return text
-    budget = Budget() if budget is None else budget
-    parts: list[str] = []
-    length = 0
-    position, trim = 0, False
-    while True:
-        start = text.find("{{", position)
-        plain = text[position:] if start < 0 else text[position:start]
-        if trim:
-            plain = plain.lstrip(" \t\r\n")
-        if start < 0:
-            parts.append(plain)
-            break
-        end = _end_of_action(text, start + 2)
-        inner = text[start + 2 : end]
-        if inner.startswith("-") and inner[1:2].isspace():
-            plain = plain.rstrip(" \t\r\n")
-            inner = inner[1:]
-        trim = inner.endswith("-") and inner[-2:-1].isspace()
-        if trim:
-            inner = inner[:-1]
-        parts.append(plain)
-        budget.begin_action()
-        if not (inner.startswith("/*") and inner.endswith("*/")):
-            value = _text(_Action(inner, data, budget).value())
-            budget.spend(len(value))
-            length += len(value)
-            if length > MAX_TEXT_CHARACTERS:
-                raise TemplateError(f"it expands to more than {MAX_TEXT_CHARACTERS} characters")
-            parts.append(value)
-        position = end + 2
-    return "".join(parts)
-
-
-_QUOTED_OR_END = re.compile(r'"(?:[^"\\\n]|\\.)*"|`[^`]*`|\}\}')
-
-
-def _end_of_action(text: str, start: int) -> int:
-    """Where the closing braces stand; those inside of a quoted string don't count."""
-    if text.startswith("/*", start):
-        end = text.find("*/}}", start)
-        return end + 2 if end >= 0 else _unclosed()
-    for match in _QUOTED_OR_END.finditer(text, start):
-        if match[0] == "}}":
-            return match.start()
-    return _unclosed()
-
-
-def _unclosed() -> int:
-    raise TemplateError("unclosed action: '{{' without '}}'")
-
-
-class _Action:
-    """What stands between one pair of braces: parsed and worked out in one go, since nothing here has an effect."""
-
-    def __init__(self, source: str, data: Mapping[str, Value], budget: Budget) -> None:
-        self._data = data
-        self._budget = budget
-        self._tokens = _tokens(source)
-        self._at = 0
-        self._depth = 0
-
-    def value(self) -> Value:
-        value = self._pipeline()
-        if self._at < len(self._tokens):
-            raise TemplateError(f"unexpected {brief(self._tokens[self._at][1])!r}")
-        return value
-
-    def _peek(self) -> tuple[str, str]:
-        return self._tokens[self._at] if self._at < len(self._tokens) else ("end", "")
-
-    def _take(self, mark: str) -> bool:
-        if self._peek() != ("mark", mark):
-            return False
-        self._at += 1
-        return True
-
-    def _pipeline(self) -> Value:
-        value = self._command(())
-        while self._take("|"):
-            # In Go, what is piped becomes the last argument.
-            value = self._command((value,))
-        return value
-
-    def _command(self, piped: tuple[Value, ...]) -> Value:
-        kind, text = self._peek()
-        if kind == "word":
-            self._at += 1
-            function = _FUNCTIONS.get(text)
-            if function is None:
-                raise TemplateError(f"function {brief(text)!r} is not supported: there are index, join and print")
-            value = function((*self._operands(), *piped))
-            if isinstance(value, str):
-                self._budget.spend(len(value))
-            return value
-        operands = self._operands()
-        if not operands:
-            raise TemplateError("missing value: write a field such as {{.Node.Hostname}}")
-        if len(operands) > 1 or piped:
-            raise TemplateError("only a function takes arguments: index, join or print")
-        return operands[0]
-
-    def _operands(self) -> list[Value]:
-        operands: list[Value] = []
-        while True:
-            kind, text = self._peek()
-            if kind == "field":
-                operands.append(_field(self._data, text))
-            elif kind == "string":
-                operands.append(_unquote(text))
-            elif kind == "raw":
-                operands.append(text[1:-1])
-            elif kind == "number":
-                operands.append(_number(text))
-            elif (kind, text) == ("mark", "("):
-                operands.append(self._parenthesis())
-                continue
-            else:
-                return operands
-            self._at += 1
-
-    def _parenthesis(self) -> Value:
-        self._depth += 1
-        if self._depth > MAX_NESTING:
-            raise TemplateError("parentheses are nested too deeply")
-        self._at += 1
-        value = self._pipeline()
-        if not self._take(")"):
-            raise TemplateError("unclosed parenthesis: '(' without ')'")
-        self._depth -= 1
-        return value
-
-
-def _tokens(source: str) -> list[tuple[str, str]]:
-    tokens: list[tuple[str, str]] = []
-    position, last_end = 0, 0
-    while position < len(source):
-        match = _TOKEN.match(source, position)
-        if match is None:
-            raise TemplateError(
-                f"unexpected {brief(source[position])!r}: only fields, index, join and print are supported"
-            )
-        position = match.end()
-        kind = match.lastgroup or ""
-        if kind == "space":
-            continue
-        if tokens and match.start() == last_end and kind != "mark" and tokens[-1][1] not in ("(", "|"):
-            raise TemplateError(f"unexpected {brief(match[0])!r}: put a space before it")
-        tokens.append((kind, match[0]))
-        last_end = position
-    return tokens
-
-
-def _field(data: Mapping[str, Value], path: str) -> Value:
-    value: Value = data
-    for name in path[1:].split("."):
-        if not isinstance(value, Mapping) or name not in value:
-            raise TemplateError(f"no field {brief(path)!r}: see Service, Node and Task")
-        value = value[name]
-    return value
-
-
-def _unquote(text: str) -> str:
-    def replace(match: re.Match[str]) -> str:
-        if match[1] not in _ESCAPES:
-            raise TemplateError("unknown escape in a quoted string: use backquotes")
-        return _ESCAPES[match[1]]
-
-    return _ESCAPE.sub(replace, text[1:-1])
-
-
-def _number(text: str) -> int:
-    if len(text) > 18:
-        raise TemplateError("a number is too large")
-    return int(text)
-
-
-def _text(value: Value) -> str:
-    if isinstance(value, Mapping):
-        raise TemplateError("a whole group of fields is no text: name one of its fields")
-    return str(value)
-
-
-def _index(arguments: tuple[Value, ...]) -> Value:
-    if not arguments:
-        raise TemplateError("index needs a map, and a key")
-    value = arguments[0]
-    for key in arguments[1:]:
-        if not isinstance(value, Mapping) or not isinstance(key, str):
-            raise TemplateError('index takes labels and a key: {{index .Service.Labels "key"}}')
-        # As in Go: a missing key of a map is an empty text here, and an error as a field.
-        value = value.get(key, "")
-    return value
-
-
-def _join(arguments: tuple[Value, ...]) -> Value:
-    if not arguments:
-        raise TemplateError("join needs a separator")
-    separator, *parts = (_text(argument) for argument in arguments)
-    if len(separator) * len(parts) + sum(map(len, parts)) > MAX_TEXT_CHARACTERS:
-        raise TemplateError(f"join makes more than {MAX_TEXT_CHARACTERS} characters")
-    return separator.join(parts)
-
-
-def _print(arguments: tuple[Value, ...]) -> Value:
-    texts = [_text(argument) for argument in arguments]
-    if sum(map(len, texts)) > MAX_TEXT_CHARACTERS:
-        raise TemplateError(f"print makes more than {MAX_TEXT_CHARACTERS} characters")
-    return "".join(texts)
-
-
-_FUNCTIONS: Mapping[str, Callable[[tuple[Value, ...]], Value]] = {"index": _index, "join": _join, "print": _print}
-
-
 def check_templates(spec: ContainerSpec, service: Annotations) -> list[str]:
     """Expand every template of `spec`; returns the targets of its mounts as a task would get them.
 
     Raises InvalidArgumentError with the field's name. Values of variables are not in it: they may be secret.
     """
-    if not _has_template(spec):
+    if not has_templates(spec):
         return [mount.target for mount in spec.mounts]
     data, budget = sample_data(service), Budget()
 
@@ -306,33 +42,7 @@ def check_templates(spec: ContainerSpec, service: Annotations) -> list[str]:
         except TemplateError as error:
             raise InvalidArgumentError(f"expanding task.container.{field} failed: {error}") from None
 
-    check(spec.hostname, "hostname")
-    for position, entry in enumerate(spec.env):
-        check(entry.partition("=")[2], f"env[{position}]")
-    targets = []
-    for position, mount in enumerate(spec.mounts):
-        field = f"mounts[{position}]"
-        check(mount.source, f"{field}.source")
-        targets.append(check(mount.target, f"{field}.target"))
-        for key, value in mount.volume_options.labels.items():
-            check(value, f"{field}.volume_options.labels[{brief(key)!r}]")
-        for key, value in mount.volume_options.driver_config.options.items():
-            check(value, f"{field}.volume_options.driver_config.options[{brief(key)!r}]")
-    return targets
-
-
-def _has_template(spec: ContainerSpec) -> bool:
-    return (
-        "{{" in spec.hostname
-        or any("{{" in entry for entry in spec.env)
-        or any(
-            "{{" in text
-            for mount in spec.mounts
-            for text in (
-                mount.source,
-                mount.target,
-                *mount.volume_options.labels.values(),
-                *mount.volume_options.driver_config.options.values(),
-            )
-        )
-    )
+    expanded = ContainerSpec()
+    expanded.CopyFrom(spec)
+    map_templates(expanded, check)
+    return [mount.target for mount in expanded.mounts]
