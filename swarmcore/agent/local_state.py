@@ -24,6 +24,20 @@ log = logging.getLogger("swarmcore.agent")
 FILE_NAME: Final = "tasks.sqlite"
 MAX_HANDLE_BYTES: Final = 64 * 1024
 RETRY_SECONDS: Final = 1.0
+LOCK_SECONDS: Final = 5.0
+_UNUSABLE: Final = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_NOMEM,
+    }
+)
+"""What SQLite says of the disk, the memory or another process: the file itself may well be in order."""
 _SCHEMA_VERSION: Final = 1
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS tasks (
@@ -68,7 +82,7 @@ class LocalState:
     async def open(self) -> list[TaskRecord]:
         """Open the file and read all records; a damaged file is said and set aside.
 
-        Raises ConfigurationError where the folder can't be written.
+        Raises ConfigurationError where the folder can't be written, the disk is full or another process has the file.
         """
         loop = asyncio.get_running_loop()
         records = await loop.run_in_executor(self._thread, self._open)
@@ -154,6 +168,10 @@ class LocalState:
             return self._load()
         except (sqlite3.DatabaseError, DecodeError, ValueError) as error:
             self._close()
+            if isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _UNUSABLE:
+                raise ConfigurationError(
+                    f"can't use the agent's state {str(self._path)!r} ({error}): free the disk, or end the other swarmd"
+                ) from error
             aside = self._path.with_suffix(".damaged")
             log.error("%s is damaged (%s): it is kept as %s, and the managers are asked anew", self._path, error, aside)
             self._path.replace(aside)
@@ -163,7 +181,7 @@ class LocalState:
             return self._load()
 
     def _load(self) -> list[TaskRecord]:
-        db = self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=5.0)
+        db = self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=LOCK_SECONDS)
         # Without fsync for each batch: after a loss of power no task runs any more that could be lost sight of.
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from swarmcore.agent import local_state
 from swarmcore.agent.local_state import FILE_NAME, LocalState, TaskRecord
 from swarmcore.api.objects_pb2 import Task
 from swarmcore.api.types_pb2 import TaskState, TaskStatus
@@ -79,6 +80,24 @@ async def test_a_damaged_file_is_said_and_set_aside(
     assert (tmp_path / "tasks.damaged").read_bytes() == junk
     state.save(record("a"))
     await state.aclose()
+    again, records = await opened(tmp_path)
+    assert records == [record("a")]
+    await again.aclose()
+
+
+async def test_a_file_that_another_process_holds_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, _ = await opened(tmp_path)
+    state.save(record("a"))
+    await state.aclose()
+    monkeypatch.setattr(local_state, "LOCK_SECONDS", 0.01)
+    other = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
+    other.execute("PRAGMA locking_mode=EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+
+    with pytest.raises(ConfigurationError, match="locked.*end the other swarmd"):
+        await opened(tmp_path)
+    other.close()
+
     again, records = await opened(tmp_path)
     assert records == [record("a")]
     await again.aclose()
