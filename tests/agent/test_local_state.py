@@ -94,7 +94,7 @@ async def test_a_file_that_another_process_holds_is_left_alone(tmp_path: Path, m
     other.execute("PRAGMA locking_mode=EXCLUSIVE")
     other.execute("BEGIN EXCLUSIVE")
 
-    with pytest.raises(ConfigurationError, match="locked.*end the other swarmd"):
+    with pytest.raises(ConfigurationError, match=r"locked.*end the other swarmd"):
         await opened(tmp_path)
     other.close()
 
