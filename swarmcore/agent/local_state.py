@@ -183,14 +183,17 @@ class LocalState:
     def _load(self) -> list[TaskRecord]:
         db = self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=LOCK_SECONDS)
         # Without fsync for each batch: after a loss of power no task runs any more that could be lost sight of.
+        # Nobody else reads the file, so the index of its log stays in memory: opening it needs no room on the disk.
+        db.execute("PRAGMA locking_mode=EXCLUSIVE")
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
         db.execute("PRAGMA secure_delete=ON")
         version = int(db.execute("PRAGMA user_version").fetchone()[0])
         if version > _SCHEMA_VERSION:
             raise ValueError(f"written by a newer version, format {version}")
-        db.execute(_SCHEMA)
-        db.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
+        if version < _SCHEMA_VERSION:
+            db.execute(_SCHEMA)
+            db.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
         (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise ValueError(verdict)

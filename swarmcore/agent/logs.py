@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final
 
 import grpc
@@ -21,7 +21,7 @@ from swarmcore.api.logbroker_pb2 import (
     SubscriptionMessage,
 )
 from swarmcore.api.logbroker_pb2_grpc import LogBrokerStub
-from swarmcore.plugin.executor import LogLine, LogOptions, LogSource
+from swarmcore.plugin.executor import LogOptions, LogSource
 
 log = logging.getLogger("swarmcore.agent")
 
@@ -144,8 +144,9 @@ class LogPublisher:
         if not isinstance(source, LogSource):
             return
         task = manager.task
+        lines_of_task = source.logs(options)
         try:
-            async for line in _lines(source, options):
+            async for line in lines_of_task:
                 message = LogMessage(stream=line.stream, data=line.data)
                 message.context.service_id = task.service_id
                 message.context.node_id = self._node_id
@@ -154,10 +155,10 @@ class LogPublisher:
                 await lines.put(message)
         except Exception as error:  # noqa: BLE001 - the border: an executor's fault costs these lines
             log.warning("task %s: reading its logs failed: %s", task.id, text_of(error))
-
-
-def _lines(source: LogSource, options: LogOptions) -> AsyncIterator[LogLine]:
-    return source.logs(options)
+        finally:
+            # Whoever stops reading here must not leave the files or the stream open until the next collection.
+            if isinstance(lines_of_task, AsyncGenerator):
+                await lines_of_task.aclose()
 
 
 def _is_unimplemented(failures: BaseExceptionGroup[grpc.aio.AioRpcError]) -> bool:

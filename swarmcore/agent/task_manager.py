@@ -392,8 +392,8 @@ class TaskManager:
             self._attempts += 1
             if self._attempts == 1:
                 log.info("task %s: removing what was made for it: %s; trying again", self._task.id, outcome)
-            delay = steps.retry_delay(self._attempts)
-            await self._host.clock.sleep_until(self._host.clock.monotonic() + delay)
+            delay = self._host.clock.monotonic() + steps.retry_delay(self._attempts)
+            await self._interruptible(None, self._host.clock.sleep_until(delay))
         await self._close_controller()
         self._host.on_closed(self)
 

@@ -402,6 +402,19 @@ async def test_what_can_not_be_removed_for_now_is_removed_later(node: Node) -> N
     assert node.executor.engine.tasks == {}
 
 
+async def test_a_removal_waits_no_longer_for_an_engine_that_answers_again(node: Node) -> None:
+    node.executor.script.acts["remove"] = [TemporaryError("engine away"), None]
+    await node.worker.assign(complete(task()))
+    await node.reaches(TaskState.RUNNING)
+    await node.worker.assign(complete())
+    await node.until(lambda: "remove" in node.controller().calls)
+    await asyncio.sleep(0)
+
+    node.worker.nudge()
+
+    await node.until(lambda: "t" not in node.worker.managers)
+
+
 async def test_secrets_and_configs_are_shown_only_to_those_who_name_them(node: Node) -> None:
     named = task_with_secret()
     named.spec.resource_references.add(resource_id="c1", resource_type=ResourceType.CONFIG)
