@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from swarmcore.cli.repeats import Repeats
 from swarmcore.errors import ConfigurationError, SwarmError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def start_logging(level: str) -> None:
     """Send records to stderr. Libraries speak from warnings on only."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter())
+    handler.addFilter(Repeats())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(LOG_LEVELS[level], logging.WARNING))

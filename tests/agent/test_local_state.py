@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -48,11 +49,24 @@ async def test_what_was_flushed_is_in_the_file_without_a_close(tmp_path: Path) -
         state.save(record(f"t{number:03}"))
     await state.flush()
 
-    reader = sqlite3.connect(tmp_path / FILE_NAME)
-    count = reader.execute("SELECT count(*) FROM tasks").fetchone()
-    reader.close()
+    # What a `kill -9` would leave behind now.
+    left = tmp_path / "left"
+    left.mkdir()
+    for file in tmp_path.glob(f"{FILE_NAME}*"):
+        shutil.copy(file, left)
+    again, records = await opened(left)
 
-    assert count == (200,)
+    assert len(records) == 200
+    await again.aclose()
+    await state.aclose()
+
+
+async def test_the_file_needs_no_room_on_the_disk_to_be_opened(tmp_path: Path) -> None:
+    state, _ = await opened(tmp_path)
+    state.save(record("a"))
+    await state.flush()
+
+    assert not list(tmp_path.glob("*-shm"))
     await state.aclose()
 
 

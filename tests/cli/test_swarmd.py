@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from swarmcore.cli.repeats import REMEMBERED, Repeats
 from swarmcore.cli.swarmd import LineFormatter, build_config, command, serve
 from swarmcore.errors import ConfigurationError
 from swarmcore.node.config import AcceptRule, NodeConfig
@@ -115,7 +116,8 @@ def test_a_wrong_unlock_key_is_not_repeated() -> None:
 )
 def test_the_command_ends_with_one_line(args: tuple[str, ...], code: int, words: str) -> None:
     ran = subprocess.run(
-        [sys.executable, "-c", "from swarmcore.cli.swarmd import main; main()", *args], capture_output=True, text=True
+        [sys.executable, "-c", "from swarmcore.cli.repeats import REMEMBERED, Repeats
+from swarmcore.cli.swarmd import main; main()", *args], capture_output=True, text=True
     )
 
     assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (code, "", 1)
@@ -129,6 +131,24 @@ def test_a_log_record_is_one_line_whatever_it_says() -> None:
     assert LineFormatter().format(record) == (
         'time=1970-01-01T00:00:00.007Z level=warn module=raft msg="say \\"a\\nb\\""'
     )
+
+
+def test_what_fails_over_and_over_is_said_once_a_minute() -> None:
+    now = 0.0
+    repeats = Repeats(lambda: now)
+
+    def say(text: str, level: int = logging.WARNING) -> str:
+        record = logging.LogRecord("swarmcore.raft", level, "", 0, "%s", (text,), None)
+        return record.getMessage() if repeats.filter(record) else ""
+
+    assert [say("full"), say("full"), say("other"), say("full")] == ["full", "", "other", ""]
+    assert [say("fine", logging.INFO), say("fine", logging.INFO)] == ["fine", "fine"]
+    now = 61.0
+    assert [say("full"), say("full")] == ["full (2 times more since the last line)", ""]
+    assert say("other") == "other"
+    for number in range(REMEMBERED):
+        say(str(number))
+    assert say("full") == "full"
 
 
 async def test_a_signal_stops_the_node_in_good_order() -> None:
@@ -160,7 +180,8 @@ async def test_what_the_node_raises_comes_out() -> None:
 
 def test_version_is_one_line() -> None:
     ran = subprocess.run(
-        [sys.executable, "-c", "from swarmcore.cli.swarmd import main; main()", "--version"],
+        [sys.executable, "-c", "from swarmcore.cli.repeats import REMEMBERED, Repeats
+from swarmcore.cli.swarmd import main; main()", "--version"],
         capture_output=True,
         text=True,
         check=True,
