@@ -43,18 +43,25 @@ async def test_what_was_saved_is_there_after_a_restart(tmp_path: Path) -> None:
     await again.aclose()
 
 
+def names(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+def copied(folder: Path, to: Path) -> Path:
+    """What a `kill -9` would leave behind now."""
+    to.mkdir()
+    for file in folder.glob(f"{FILE_NAME}*"):
+        shutil.copy(file, to)
+    return to
+
+
 async def test_what_was_flushed_is_in_the_file_without_a_close(tmp_path: Path) -> None:
     state, _ = await opened(tmp_path)
     for number in range(200):
         state.save(record(f"t{number:03}"))
     await state.flush()
 
-    # What a `kill -9` would leave behind now.
-    left = tmp_path / "left"
-    left.mkdir()
-    for file in tmp_path.glob(f"{FILE_NAME}*"):
-        shutil.copy(file, left)
-    again, records = await opened(left)
+    again, records = await opened(copied(tmp_path, tmp_path / "left"))
 
     assert len(records) == 200
     await again.aclose()
@@ -66,7 +73,7 @@ async def test_the_file_needs_no_room_on_the_disk_to_be_opened(tmp_path: Path) -
     state.save(record("a"))
     await state.flush()
 
-    assert not list(tmp_path.glob("*-shm"))
+    assert {file.name for file in names(tmp_path)} == {FILE_NAME, f"{FILE_NAME}-wal"}
     await state.aclose()
 
 

@@ -116,8 +116,7 @@ def test_a_wrong_unlock_key_is_not_repeated() -> None:
 )
 def test_the_command_ends_with_one_line(args: tuple[str, ...], code: int, words: str) -> None:
     ran = subprocess.run(
-        [sys.executable, "-c", "from swarmcore.cli.repeats import REMEMBERED, Repeats
-from swarmcore.cli.swarmd import main; main()", *args], capture_output=True, text=True
+        [sys.executable, "-c", "from swarmcore.cli.swarmd import main; main()", *args], capture_output=True, text=True
     )
 
     assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (code, "", 1)
@@ -180,8 +179,7 @@ async def test_what_the_node_raises_comes_out() -> None:
 
 def test_version_is_one_line() -> None:
     ran = subprocess.run(
-        [sys.executable, "-c", "from swarmcore.cli.repeats import REMEMBERED, Repeats
-from swarmcore.cli.swarmd import main; main()", "--version"],
+        [sys.executable, "-c", "from swarmcore.cli.swarmd import main; main()", "--version"],
         capture_output=True,
         text=True,
         check=True,
