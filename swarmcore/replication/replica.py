@@ -6,14 +6,14 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 from swarmcore.api.types_pb2 import RaftMemberStatus
 from swarmcore.clock import Clock, SystemClock
-from swarmcore.errors import InternalError, NotLeaderError, SwarmError, UnavailableError
+from swarmcore.errors import FailedPreconditionError, InternalError, NotLeaderError, SwarmError, UnavailableError
 from swarmcore.raft.effects import (
     Accept,
     Announce,
@@ -35,13 +35,14 @@ from swarmcore.raft.events import (
     PersistRefused,
     Proposed,
     ReadDemanded,
+    Received,
     SnapshotTaken,
     Started,
     Ticked,
 )
 from swarmcore.raft.machine import Raft
-from swarmcore.raft.membership import Move
-from swarmcore.raft.messages import Message
+from swarmcore.raft.membership import Member, Membership, MembershipChange, Move, Promote
+from swarmcore.raft.messages import InstallSnapshot, Message
 from swarmcore.raft.types import Entry, Settings, SnapshotMeta
 from swarmcore.replication.applier import Applier, restore
 from swarmcore.replication.disk import Disk
@@ -55,6 +56,7 @@ from swarmcore.store.store import Store
 log = logging.getLogger("swarmcore.replication")
 
 ROOM_CHECK_TICKS = 5
+MEMBERSHIP_SECONDS = 10.0
 _STOPPING = "the manager is stopping"
 _SYSTEM_CLOCK = SystemClock()
 
@@ -152,6 +154,7 @@ class Replica:
         address: str,
         unlock_key: bytes | None = None,
         bootstrap: bool,
+        joined_as: int | None = None,
         clock: Clock = _SYSTEM_CLOCK,
         tick_seconds: float = 0.1,
         heartbeat_tick: int = 1,
@@ -162,8 +165,8 @@ class Replica:
     ) -> Replica:
         """Read keys, snapshot and log in `folder`, and put the snapshot into `store`; entries follow once it runs.
 
-        `bootstrap`: when there is no state yet, begin a cluster of this manager alone. Raises DamagedStateError and
-        ConfigurationError, in one line.
+        Where there is no state yet: `bootstrap` begins a cluster of this manager alone, `joined_as` the state of a
+        member to which a leader gave that id. Raises DamagedStateError and ConfigurationError, in one line.
         """
         state = await asyncio.to_thread(
             open_state,
@@ -172,6 +175,7 @@ class Replica:
             address=address,
             unlock_key=unlock_key,
             bootstrap=bootstrap,
+            joined_as=joined_as,
             segment_bytes=limits.segment_bytes,
             reserve_bytes=limits.reserve_bytes,
         )
@@ -263,6 +267,64 @@ class Replica:
             raise NotLeaderError(answer.reason if answer is not None else "this manager is not the leader")
         await self._applier.expect(answer.index, answer.term, token)
 
+    # The group
+
+    @property
+    def raft_id(self) -> int:
+        return self._raft.id
+
+    @property
+    def membership(self) -> Membership:
+        """Who belongs to the group, as this manager's log says."""
+        return self._raft.membership
+
+    @property
+    def leader(self) -> Member | None:
+        """Who leads, as far as this manager knows."""
+        return self._raft.membership.members.get(self._raft.leader)
+
+    def tell(self, event: Event) -> Accept | Refuse | None:
+        """Something happened outside: a message came, a member can't be reached. The answer is that to a demand."""
+        return self._step(event)
+
+    async def change_membership(self, change: MembershipChange) -> None:
+        """Return once the change is agreed and applied, after the one that is under way.
+
+        Raises NotLeaderError, FailedPreconditionError, and UnavailableError where no majority agrees in time.
+        """
+        try:
+            async with asyncio.timeout(MEMBERSHIP_SECONDS):
+                while self._term and self._raft.membership_index > self._raft.commit:
+                    await self._applier.wait(self._raft.membership_index)
+                await self._propose_membership(change)
+        except TimeoutError:
+            raise UnavailableError("too few managers answered to change the membership: ask again") from None
+
+    async def _propose_membership(self, change: MembershipChange) -> None:
+        answer = self._step(MembershipProposed(change))
+        if not isinstance(answer, Accept):
+            if not self._term:
+                raise NotLeaderError("this manager is not the leader")
+            raise FailedPreconditionError(answer.reason if answer is not None else _STOPPING)
+        await self._applier.expect(answer.index, answer.term, None)
+
+    async def open_snapshot(self, snapshot: SnapshotMeta) -> SnapshotReader:
+        """The snapshot file that an InstallSnapshot announces. Raises OSError when a newer one took its place."""
+        return await self._read_snapshot(snapshot)
+
+    async def install(self, message: InstallSnapshot, pieces: AsyncIterator[bytes]) -> None:
+        """Take a snapshot from the leader: all of it on disk first, then the machine is told.
+
+        Raises ResourceExhaustedError where the disk has no room for it.
+        """
+        snapshot = message.snapshot
+        async with self._snapshot_lock:
+            if snapshot.index > self._applier.index:
+                key = await write_snapshot(self._folder, self._keys, self._snapshot_disk, snapshot, pieces)
+                if key is None:
+                    raise disk_full(self._folder)
+            self._step(Received(message))
+
     async def read_barrier(self) -> None:
         """Return once the store shows everything that was committed anywhere before this call (Raft: ReadIndex).
 
@@ -336,8 +398,17 @@ class Replica:
                 # The process stood still: ticks in a burst would look like silence of the others.
                 deadline = self._clock.monotonic()
             self._step(Ticked())
+            if self._term:
+                self._maybe_promote()
             if self._writes.is_full and number % ROOM_CHECK_TICKS == 0:
                 await self._writes.check_room()
+
+    def _maybe_promote(self) -> None:
+        """Make a learner a voter as soon as it has caught up; the machine refuses it before."""
+        for member in self._raft.membership.members.values():
+            if not member.is_voter:
+                self._step(MembershipProposed(Promote(member.id)))
+                return
 
     def _fail(self, error: BaseException) -> None:
         if not self._failure.done():

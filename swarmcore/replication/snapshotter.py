@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 async def write_snapshot(
-    folder: Path, keys: KeyRing, disk: Disk, snapshot: SnapshotMeta, pieces: Iterator[bytes]
+    folder: Path, keys: KeyRing, disk: Disk, snapshot: SnapshotMeta, pieces: Iterator[bytes] | AsyncIterator[bytes]
 ) -> int | None:
     """Write one snapshot; the number of its key once it is durable, None when the disk has no room for it.
 
@@ -31,8 +31,12 @@ async def write_snapshot(
     try:
         writer = await disk.submit(partial(SnapshotWriter, folder, keys, snapshot.index, description(snapshot)))
         try:
-            for piece in pieces:
-                await disk.submit(partial(writer.add, piece))
+            if isinstance(pieces, AsyncIterator):
+                async for piece in pieces:
+                    await disk.submit(partial(writer.add, piece))
+            else:
+                for piece in pieces:
+                    await disk.submit(partial(writer.add, piece))
             await disk.submit(writer.finish)
         except BaseException:
             # Not awaited: this may be a cancellation, and the thread does it after what it is at.

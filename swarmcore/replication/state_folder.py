@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +20,12 @@ from swarmcore.raft.types import NO_ONE, NOTHING, Entry, EntryKind, HardState, S
 from swarmcore.replication.durable import TEMPORARY_SUFFIX, replace_file, sync_folder
 from swarmcore.replication.frames import damaged
 from swarmcore.replication.keys import KeyRing
-from swarmcore.replication.log_file import LogContents, LogFile, segment_path, segment_paths
+from swarmcore.replication.log_file import LogContents, LogFile, Record, segment_path, segment_paths
 from swarmcore.replication.snapshot_file import SnapshotReader, remove_before, remove_unfinished, snapshot_paths
 
 KEY_FILE = "keys.json"
 MEMBER_FILE = "member.json"
+FOUNDER_ID = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +68,12 @@ def open_state(
     address: str,
     unlock_key: bytes | None,
     bootstrap: bool,
+    joined_as: int | None = None,
     segment_bytes: int,
     reserve_bytes: int,
 ) -> State:
-    """Read `folder`; with `bootstrap`, make it first when it is not there: a cluster of this manager alone.
+    """Read `folder`, made first when it is not there: with `bootstrap` a cluster of this manager alone, with
+    `joined_as` the empty log of a member of that id, which gets everything from its leader.
 
     Raises DamagedStateError when something in it can't be trusted, ConfigurationError when it is another node's, is
     locked, or can't be used at all.
@@ -78,18 +82,23 @@ def open_state(
     log_file: LogFile | None = None
     try:
         if not _has_state(folder):
-            if not bootstrap:
+            if bootstrap:
+                membership = Membership.single(node_id, address)
+                first: list[Record] = [Entry(1, 1, EntryKind.MEMBERSHIP, membership.encode()), HardState(1, NO_ONE, 1)]
+                _create(folder, node_id, FOUNDER_ID, first, unlock_key)
+            elif joined_as is not None:
+                _create(folder, node_id, joined_as, [HardState(0, NO_ONE, 0)], unlock_key)
+            else:
                 raise ConfigurationError(
                     f"there is no raft state in {str(folder)!r}: join a cluster or start a new one"
                 )
-            _bootstrap(folder, node_id, address, unlock_key)
         lock = FolderLock(folder)
         keys = KeyRing.open(folder / KEY_FILE, unlock_key)
         raft_id = _read_member(folder / MEMBER_FILE, node_id)
         remove_unfinished(folder)
         snapshot, snapshot_file = _newest_snapshot(folder, keys)
         log_file, contents = LogFile.open(folder, keys, segment_bytes=segment_bytes, reserve_bytes=reserve_bytes)
-        hard_state, log = _checked(folder, contents, snapshot)
+        hard_state, log = _checked(folder, contents, snapshot, raft_id)
     except BaseException as error:
         if log_file is not None:
             log_file.close()
@@ -118,17 +127,16 @@ def _has_state(folder: Path) -> bool:
     return False
 
 
-def _bootstrap(folder: Path, node_id: str, address: str, unlock_key: bytes | None) -> None:
+def _create(folder: Path, node_id: str, raft_id: int, log: Sequence[Record], unlock_key: bytes | None) -> None:
     """Make the folder beside and rename it, so that it is never there in part."""
     new = folder.with_name(folder.name + TEMPORARY_SUFFIX)
     if new.exists():
         shutil.rmtree(new)
     new.mkdir(mode=0o700, parents=True)
     keys = KeyRing.create(new / KEY_FILE, unlock_key)
-    replace_file(new / MEMBER_FILE, json.dumps({"format": 1, "node_id": node_id, "raft_id": 1}).encode() + b"\n")
+    replace_file(new / MEMBER_FILE, json.dumps({"format": 1, "node_id": node_id, "raft_id": raft_id}).encode() + b"\n")
     log_file, _ = LogFile.open(new, keys)
-    membership = Membership.single(node_id, address)
-    log_file.append([Entry(1, 1, EntryKind.MEMBERSHIP, membership.encode()), HardState(1, NO_ONE, 1)])
+    log_file.append(log)
     log_file.close()
     new.rename(folder)
     sync_folder(folder.parent)
@@ -175,7 +183,7 @@ def describe(reader: SnapshotReader) -> SnapshotMeta:
         raise damaged(reader.path, 0, "its description can't be read") from None
 
 
-def _checked(folder: Path, contents: LogContents, snapshot: SnapshotMeta) -> tuple[HardState, RaftLog]:
+def _checked(folder: Path, contents: LogContents, snapshot: SnapshotMeta, raft_id: int) -> tuple[HardState, RaftLog]:
     """Read the log against its snapshot, once they are found to agree."""
     paths = segment_paths(folder)
     if not paths or contents.hard_state is None:
@@ -183,7 +191,8 @@ def _checked(folder: Path, contents: LogContents, snapshot: SnapshotMeta) -> tup
     where, end = paths[-1], paths[-1].stat().st_size
     if contents.start is not None and contents.start.index > snapshot.index:
         raise damaged(where, end, f"the snapshot of entry {contents.start.index}, which it follows, is missing")
-    if not contents.entries and not snapshot.index:
+    # Whoever joined may be stopped before the first entry comes; a founder's log begins with one.
+    if not contents.entries and not snapshot.index and (raft_id == FOUNDER_ID or contents.hard_state.commit):
         raise damaged(where, end, "the log is empty")
     try:
         log = recovered(snapshot.index, snapshot.term, contents.entries)

@@ -1,0 +1,125 @@
+"""The other end of the transport: what managers send to this one, checked and given to the replica."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
+
+from swarmcore.api import raft_pb2 as pb
+from swarmcore.api.caller import Caller, current_caller
+from swarmcore.errors import (
+    AbortedError,
+    InvalidArgumentError,
+    NotFoundError,
+    NotLeaderError,
+    PermissionDeniedError,
+)
+from swarmcore.raft.events import Received
+from swarmcore.raft.membership import AddLearner, Member, Move, Remove
+from swarmcore.raft.messages import InstallSnapshot, Message
+from swarmcore.replication.codec import decode
+
+if TYPE_CHECKING:
+    from swarmcore.replication.replica import Replica
+
+REMOVED = "member was removed"
+MAX_ADDRESS = 262
+PART_SECONDS = 30.0
+
+
+class RaftService:
+    """Satisfies the generated RaftServicer. Registered on the one port; callers are managers of this cluster."""
+
+    def __init__(self, replica: Replica, reachable: Callable[[str, Caller], str]) -> None:
+        """`reachable` turns the address that a joining manager names into one that others reach it at."""
+        self._replica = replica
+        self._reachable = reachable
+
+    async def Deliver(self, batches: AsyncIterator[pb.RaftBatch], context: object) -> pb.RaftDelivered:
+        """Messages of one other manager, for as long as both live."""
+        caller = current_caller()
+        async for batch in batches:
+            for message in batch.messages:
+                self._replica.tell(Received(self._checked(decode(message), caller)))
+        return pb.RaftDelivered()
+
+    async def Install(self, parts: AsyncIterator[pb.RaftSnapshotPart], context: object) -> pb.RaftInstalled:
+        """A snapshot of the leader's."""
+        first = await _next(parts)
+        if first is None or first.WhichOneof("part") != "header":
+            raise InvalidArgumentError("the snapshot does not begin with its header")
+        message = self._checked(decode(first.header), current_caller())
+        if not isinstance(message, InstallSnapshot):
+            raise InvalidArgumentError("the snapshot's header announces none")
+        await self._replica.install(message, _pieces(parts))
+        return pb.RaftInstalled()
+
+    async def Join(self, request: pb.RaftJoinRequest, context: object) -> pb.RaftJoinResponse:
+        """Let the calling manager in as a learner; asked again, it gets the same id, and its new address is noted."""
+        caller = current_caller()
+        if not request.addr or len(request.addr) > MAX_ADDRESS:
+            raise InvalidArgumentError("addr: must be host:port, and at most 262 characters")
+        address = self._reachable(request.addr, caller)
+        replica = self._replica
+        if not replica.term:
+            raise NotLeaderError("this manager is not the leader")
+        known = _member_of(replica, caller.node_id)
+        if known is None:
+            await replica.change_membership(AddLearner(caller.node_id, address))
+        elif known.address != address:
+            await replica.change_membership(Move(known.id, address))
+        member = _member_of(replica, caller.node_id)
+        if member is None:
+            raise AbortedError("the membership changed meanwhile: join again")
+        return pb.RaftJoinResponse(
+            raft_id=member.id,
+            members=[
+                pb.RaftMemberInfo(raft_id=each.id, node_id=each.node_id, addr=each.address, is_voter=each.is_voter)
+                for each in replica.membership.members.values()
+            ],
+        )
+
+    async def Leave(self, request: pb.RaftLeaveRequest, context: object) -> pb.RaftLeaveResponse:
+        """Take the calling manager out of the group."""
+        member = _member_of(self._replica, current_caller().node_id)
+        if member is None:
+            raise NotFoundError("this node is no member")
+        await self._replica.change_membership(Remove(member.id))
+        return pb.RaftLeaveResponse()
+
+    def _checked(self, message: Message, caller: Caller) -> Message:
+        """A message is believed only from the node that the membership names for its sender."""
+        membership = self._replica.membership
+        if membership.was_removed(message.sender):
+            raise NotFoundError(REMOVED)
+        member = membership.members.get(message.sender)
+        # Who has just joined has no membership yet and learns it from its first message.
+        if member is not None and member.node_id != caller.node_id:
+            raise PermissionDeniedError(f"node {caller.node_id} is not raft member {message.sender}")
+        if message.to != self._replica.raft_id:
+            raise InvalidArgumentError(f"raft member {message.to} is not here: this is {self._replica.raft_id}")
+        return message
+
+
+def _member_of(replica: Replica, node_id: str) -> Member | None:
+    return next((each for each in replica.membership.members.values() if each.node_id == node_id), None)
+
+
+async def _next(parts: AsyncIterator[pb.RaftSnapshotPart]) -> pb.RaftSnapshotPart | None:
+    async with asyncio.timeout(PART_SECONDS):
+        return await anext(parts, None)
+
+
+async def _pieces(parts: AsyncIterator[pb.RaftSnapshotPart]) -> AsyncIterator[bytes]:
+    count = 0
+    while (part := await _next(parts)) is not None:
+        match part.WhichOneof("part"):
+            case "piece":
+                count += 1
+                yield part.piece
+            case "end" if part.end == count:
+                return
+            case _:
+                break
+    raise AbortedError("the snapshot ended in its middle: send it again")

@@ -1,0 +1,248 @@
+"""Raft's messages between managers: one long-lived stream to each member, a bounded queue before it, and snapshots.
+
+Nothing here is reliable, and nothing needs to be: Raft sends again what it misses. What can't be sent is dropped and
+said to the machine, which then slows down for that member.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Protocol
+
+import grpc
+
+from swarmcore.api import raft_pb2 as pb
+from swarmcore.api.raft_pb2_grpc import RaftStub
+from swarmcore.errors import DamagedStateError
+from swarmcore.raft.events import Event, MemberUnreachable, SnapshotSent
+from swarmcore.raft.membership import Membership
+from swarmcore.raft.messages import InstallSnapshot, Message
+from swarmcore.raft.types import SnapshotMeta
+from swarmcore.replication.codec import encode
+from swarmcore.replication.snapshot_file import SnapshotReader
+
+log = logging.getLogger("swarmcore.replication")
+
+QUEUE_MESSAGES = 4096
+BATCH_BYTES = 2 * 1024 * 1024
+CONNECT_SECONDS = 2.0
+WRITE_SECONDS = 5.0
+SNAPSHOT_PROGRESS_SECONDS = 10.0
+RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+class Group(Protocol):
+    """What the transport needs of the replica."""
+
+    @property
+    def raft_id(self) -> int: ...
+    @property
+    def membership(self) -> Membership: ...
+    def tell(self, event: Event) -> object: ...
+    async def open_snapshot(self, snapshot: SnapshotMeta) -> SnapshotReader: ...
+
+
+class Transport:
+    """All outgoing connections of one manager. `send` is what the replica is opened with; then `run`."""
+
+    def __init__(self, dial: Callable[[str], grpc.aio.Channel], introduced: Mapping[int, str] | None = None) -> None:
+        """`dial` makes a channel with this manager's certificate to `host:port`; it connects to nothing yet.
+
+        `introduced`: addresses by id, for a manager whose own log does not name the others yet.
+        """
+        self._dial = dial
+        self._introduced = dict(introduced or {})
+        self._group: Group | None = None
+        self._peers: dict[int, _Peer] = {}
+        self._changed = asyncio.Event()
+
+    def send(self, message: Message) -> None:
+        """Send a message some time soon, or lose it."""
+        peer = self._peers.get(message.to)
+        if peer is None:
+            peer = self._peers[message.to] = _Peer(message.to, self._dial, self._introduced.get(message.to))
+            self._changed.set()
+        if not peer.put(message):
+            self._tell_soon(MemberUnreachable(message.to))
+
+    def _tell_soon(self, event: Event) -> None:
+        # Called out of the machine's own step: what it is told now would come in its middle.
+        if self._group is not None:
+            asyncio.get_running_loop().call_soon(self._group.tell, event)
+
+    async def run(self, group: Group) -> None:
+        """Deliver until cancelled."""
+        self._group = group
+        tasks: dict[int, asyncio.Task[None]] = {}
+        try:
+            while True:
+                for id, peer in list(self._peers.items()):
+                    if id not in tasks:
+                        tasks[id] = asyncio.create_task(peer.run(group), name=f"raft member {id}")
+                    elif group.membership.was_removed(id):
+                        tasks.pop(id).cancel()
+                        del self._peers[id]
+                self._changed.clear()
+                with contextlib.suppress(TimeoutError):
+                    # Removals are looked for now and then; new members are told at once.
+                    await asyncio.wait_for(self._changed.wait(), 5.0)
+        finally:
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+            self._group = None
+
+
+class _Peer:
+    """One member: its queue and its streams."""
+
+    def __init__(self, id: int, dial: Callable[[str], grpc.aio.Channel], introduced: str | None) -> None:
+        self._id = id
+        self._introduced = introduced
+        self._dial = dial
+        self._queue: deque[Message] = deque()
+        self._wake = asyncio.Event()
+        self._snapshot: asyncio.Task[None] | None = None
+        self._failures = 0
+
+    def put(self, message: Message) -> bool:
+        """Queue a message; False when there are too many."""
+        if len(self._queue) >= QUEUE_MESSAGES:
+            return False
+        self._queue.append(message)
+        self._wake.set()
+        return True
+
+    async def run(self, group: Group) -> None:
+        try:
+            while True:
+                await self._wait_messages()
+                address = self._address(group)
+                if address is None:
+                    self._queue.clear()
+                    continue
+                channel = self._dial(address)
+                try:
+                    await self._deliver(channel, address, group)
+                except (grpc.aio.AioRpcError, TimeoutError, asyncio.InvalidStateError) as error:
+                    self._on_failure(address, error)
+                finally:
+                    await channel.close()
+                self._queue.clear()
+                group.tell(MemberUnreachable(self._id))
+                await asyncio.sleep(RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS)) - 1])
+        finally:
+            if self._snapshot is not None:
+                self._snapshot.cancel()
+
+    def _address(self, group: Group) -> str | None:
+        """Where the member is; None for one that was removed, or that nobody has told of."""
+        member = group.membership.members.get(self._id)
+        if member is not None:
+            return member.address
+        return None if group.membership.was_removed(self._id) else self._introduced
+
+    def _on_failure(self, address: str, error: Exception) -> None:
+        self._failures += 1
+        if self._failures == 1:
+            reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else "it does not answer"
+            log.warning("manager %d at %s can't be reached: %s", self._id, address, reason)
+
+    async def _wait_messages(self) -> None:
+        while not self._queue:
+            self._wake.clear()
+            await self._wake.wait()
+
+    async def _deliver(self, channel: grpc.aio.Channel, address: str, group: Group) -> None:
+        """Write batches until the stream breaks or the member is at another address."""
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await channel.channel_ready()
+        if self._failures:
+            log.info("manager %d at %s is reached again", self._id, address)
+        stub: Any = RaftStub(channel)
+        call = stub.Deliver()
+        ended = asyncio.create_task(_end_of(call), name=f"raft stream {self._id}")
+        try:
+            while True:
+                waiting = asyncio.create_task(self._wait_messages())
+                try:
+                    await asyncio.wait({waiting, ended}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    waiting.cancel()
+                if ended.done():
+                    await ended
+                    return
+                if self._address(group) != address:
+                    return
+                batch = self._next_batch(channel, group)
+                if batch.messages:
+                    async with asyncio.timeout(WRITE_SECONDS):
+                        await call.write(batch)
+                    self._failures = 0
+        finally:
+            ended.cancel()
+            call.cancel()
+
+    def _next_batch(self, channel: grpc.aio.Channel, group: Group) -> pb.RaftBatch:
+        batch, size = pb.RaftBatch(), 0
+        while self._queue and size < BATCH_BYTES:
+            message = self._queue.popleft()
+            if isinstance(message, InstallSnapshot):
+                self._start_snapshot(channel, group, message)
+                continue
+            encoded = encode(message)
+            size += encoded.ByteSize()
+            batch.messages.append(encoded)
+        return batch
+
+    # Snapshots
+
+    def _start_snapshot(self, channel: grpc.aio.Channel, group: Group, message: InstallSnapshot) -> None:
+        if self._snapshot is not None:
+            self._snapshot.cancel()
+        self._snapshot = asyncio.create_task(
+            self._send_snapshot(channel, group, message), name=f"snapshot to {self._id}"
+        )
+
+    async def _send_snapshot(self, channel: grpc.aio.Channel, group: Group, message: InstallSnapshot) -> None:
+        """Stream one snapshot, with a deadline on its progress and none on the whole (its size has no bound)."""
+        is_delivered = False
+        try:
+            reader = await group.open_snapshot(message.snapshot)
+            stub: Any = RaftStub(channel)
+            call = stub.Install()
+            try:
+                async for part in _parts(message, reader):
+                    async with asyncio.timeout(SNAPSHOT_PROGRESS_SECONDS):
+                        await call.write(part)
+                await call.done_writing()
+                async with asyncio.timeout(SNAPSHOT_PROGRESS_SECONDS):
+                    await call
+            finally:
+                call.cancel()
+            is_delivered = True
+            log.info("snapshot of entry %d sent to manager %d", message.snapshot.index, self._id)
+        except (OSError, DamagedStateError, grpc.aio.AioRpcError, TimeoutError, asyncio.InvalidStateError) as error:
+            reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error) or "no progress"
+            log.warning("the snapshot for manager %d could not be sent: %s", self._id, reason)
+        finally:
+            group.tell(SnapshotSent(self._id, is_delivered))
+
+
+async def _end_of(call: Any) -> None:
+    """The end of a stream on the other side's word. Raises AioRpcError."""
+    await call
+
+
+async def _parts(message: InstallSnapshot, reader: SnapshotReader) -> AsyncIterator[pb.RaftSnapshotPart]:
+    yield pb.RaftSnapshotPart(header=encode(message))
+    count = 0
+    for piece in reader.pieces():
+        yield pb.RaftSnapshotPart(piece=piece)
+        count += 1
+        await asyncio.sleep(0)
+    yield pb.RaftSnapshotPart(end=count)
