@@ -84,7 +84,8 @@ class GroupMember:
         return f"127.0.0.1:{self._port}"
 
     def dial(self, address: str) -> grpc.aio.Channel:
-        return grpc.aio.insecure_channel(address, interceptors=[_NamingStreams(self.node_id), _NamingCalls(self.node_id)])
+        names = [_NamingStreams(self.node_id), _NamingCalls(self.node_id)]
+        return grpc.aio.insecure_channel(address, interceptors=names)
 
     async def start(self, *, join: GroupMember | None = None, bootstrap: bool = False) -> None:
         """Serve and run: a new cluster, a new member of `join`'s, or what is in the folder."""
