@@ -171,7 +171,7 @@ class Agent:
     def _registered(self, connection: Connection, session: Session) -> None:
         connection.succeeded()
         if session.id != self._session_id:
-            log.info("registered with manager %s", connection.peer)
+            log.info("registered with %s", connection.peer)
         self._session_id = session.id
         self._last_failure = ""
         self._ready.set()
