@@ -21,7 +21,6 @@ from swarmcore_docker_executor.files import NODE_UNKNOWN
 
 LABEL_TASK = "com.docker.swarm.task"
 LABEL_TASK_ID = "com.docker.swarm.task.id"
-CPU_PERIOD_US = 100_000
 DEFAULT_GRACE_SECONDS = 10.0
 
 _PROTOCOLS = {PortConfig.TCP: "tcp", PortConfig.UDP: "udp", PortConfig.SCTP: "sctp"}
@@ -187,8 +186,7 @@ def _resources(task: Task) -> dict[str, Any]:
     if needs.limits.memory_bytes:
         found["Memory"] = needs.limits.memory_bytes
     if needs.limits.nano_cpus:
-        found["CpuPeriod"] = CPU_PERIOD_US
-        found["CpuQuota"] = needs.limits.nano_cpus * CPU_PERIOD_US // 1_000_000_000
+        found["NanoCpus"] = needs.limits.nano_cpus
     if needs.reservations.memory_bytes:
         found["MemoryReservation"] = needs.reservations.memory_bytes
     if needs.HasField("swap_bytes"):

@@ -246,7 +246,7 @@ async def test_limits_reach_the_engine(executor: Executor, docker_engine: Docker
     try:
         found = inspect(docker_engine, task)
         host: dict[str, object] = found["HostConfig"]  # type: ignore[assignment]
-        assert (host["Memory"], host["CpuQuota"]) == (64 << 20, 50_000)
+        assert (host["Memory"], host["NanoCpus"]) == (64 << 20, 500_000_000)
         assert "A=1" in found["Config"]["Env"]  # type: ignore[index]
     finally:
         await controller.remove()
