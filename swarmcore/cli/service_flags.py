@@ -194,7 +194,7 @@ def _policy_flags() -> list[Any]:
             "--placement-pref",
             multiple=True,
             type=Value("spread=LABEL", service_values.spread),
-            help="Spread evenly over a label's values, like spread=node.labels.rack. Repeatable: the first divides most.",
+            help="Spread evenly over the values of a label, like spread=node.labels.rack. Repeatable.",
         ),
         _choice(restart, "--restart-condition", CONDITION, "When to replace a task that has ended; any by default."),
         _flag(restart, "--restart-delay", type=DURATION, help="Wait before that; 5s by default."),
