@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from swarmcore.testing.cluster import Swarmd, swarmd, wait_until
-from swarmcore.testing.faults import fill, only_complaint, processes, refused_start, small_disk, why_no_small_disk
+from swarmcore.testing.faults import (
+    fill,
+    only_complaint,
+    processes,
+    refused_start,
+    short_folder,
+    small_disk,
+    why_no_small_disk,
+)
 
 DISK_MEGABYTES = 40
 """A manager keeps 32 MiB free: below that it takes no writes."""
@@ -94,14 +103,24 @@ def segment(node: Swarmd) -> Path:
     return file
 
 
-@pytest.fixture
-def stopped(folder: Path) -> Iterator[Swarmd]:
+@pytest.fixture(scope="module")
+def killed() -> Iterator[Swarmd]:
     """A manager that has written some services and was killed."""
-    with swarmd(folder / "m1", *FLAGS) as node:
+    with short_folder() as folder, swarmd(folder / "m1", *FLAGS) as node:
         for name in ("a", "b", "c"):
             node.swarmctl("service", "create", "--name", name, *SLEEP, "86404", "--replicas", "0")
         node.kill()
         yield node
+
+
+@pytest.fixture
+def stopped(killed: Swarmd, folder: Path) -> Iterator[Swarmd]:
+    """The same in a folder of its own."""
+    shutil.copytree(killed.state_dir, folder / "m1" / "state")
+    node = Swarmd(folder / "m1", FLAGS)
+    yield node
+    if node.is_running:
+        node.stop()
 
 
 def test_damage_in_the_middle_of_the_log_stops_the_start(stopped: Swarmd) -> None:
