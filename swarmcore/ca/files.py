@@ -27,7 +27,7 @@ NEXT_CERTIFICATE = ".swarm-node.crt"
 JOIN_REQUEST = ".swarm-join.json"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class JoinAttempt:
     """A first certificate that was asked for and is not there yet. Kept on disk, so that a restart asks on."""
 
