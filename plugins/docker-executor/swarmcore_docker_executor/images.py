@@ -40,7 +40,7 @@ class _Pull:
 
 
 class Images:
-    """The images of one engine. Callers who want the same one at the same time share one pull, and survive each other."""
+    """The images of one engine. Callers who want the same one at once share one pull, and survive each other."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -129,7 +129,7 @@ class Images:
                 if "error" in told:
                     raise EngineError(500, str(told["error"]))
                 hear()
-        except requests.RequestException as error:
+        except (requests.RequestException, ValueError) as error:
             raise TemporaryError(
                 f"no answer from the Docker engine at {self._engine.address}: {reason_of(error)}"
             ) from error

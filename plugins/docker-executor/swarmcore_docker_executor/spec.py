@@ -81,11 +81,10 @@ def seconds(duration: Duration) -> float:
     return duration.seconds + duration.nanos / 1e9
 
 
-def create_request(task: Task, *, api: tuple[int, int], files: list[dict[str, Any]]) -> dict[str, Any]:
-    """The body of the create request.
+def create_request(task: Task, *, api: tuple[int, int]) -> dict[str, Any]:
+    """The body of the create request, without the mounts that carry secrets and configs.
 
-    `files` are mounts that carry secrets and configs. Raises TaskRejectedError with the name of a field that an engine
-    of this API version can't honour.
+    Raises TaskRejectedError with the name of a field that an engine of this API version can't honour.
     """
     refuse_unsupported(task, api)
     spec = task.spec.container
@@ -95,7 +94,7 @@ def create_request(task: Task, *, api: tuple[int, int], files: list[dict[str, An
         "Env": [*spec.env, *_generic_environment(task)],
         "Tty": spec.tty,
         "OpenStdin": spec.open_stdin,
-        "HostConfig": _host_config(task, api, files),
+        "HostConfig": _host_config(task),
         "ExposedPorts": {key: {} for key, _ in _ports(task)},
         # Without a network of its own each container joins the engine's default bridge.
         "NetworkingConfig": {"EndpointsConfig": {}},
@@ -152,10 +151,10 @@ def _text(api: tuple[int, int]) -> str:
     return f"{api[0]}.{api[1]}"
 
 
-def _host_config(task: Task, api: tuple[int, int], files: list[dict[str, Any]]) -> dict[str, Any]:
+def _host_config(task: Task) -> dict[str, Any]:
     spec = task.spec.container
     config: dict[str, Any] = {
-        "Mounts": [*(_mount(mount) for mount in spec.mounts), *files],
+        "Mounts": [_mount(mount) for mount in spec.mounts],
         "PortBindings": {key: [{"HostPort": str(port) if port else ""}] for key, port in _ports(task)},
         "ReadonlyRootfs": spec.read_only,
         "GroupAdd": list(spec.groups),
