@@ -129,6 +129,10 @@ class DockerEngine:
             self.docker("tag", first, name)
 
     @property
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
+    @property
     def log(self) -> str:
         """All that it and its predecessors on this folder logged."""
         return (self.folder / "log").read_text(errors="replace")

@@ -58,7 +58,7 @@ class Swarm:
         return engine(self.hosts[2])
 
     def containers(self, service: str, *, every: bool = False) -> list[Container]:
-        """The service's containers that run, or all that are left of it, as the three engines say, by slot."""
+        """The service's containers that run, or all that are left of it, as the engines that are up say, by slot."""
         found = self.pool.map(lambda host: inspect(host, service, every=every), self.hosts)
         return sorted(itertools.chain(*found), key=lambda each: (each.slot, each.started))
 
@@ -124,6 +124,8 @@ def engine(host: Host) -> DockerEngine:
 def inspect(host: Host, service: str, *, every: bool = False) -> list[Container]:
     """`docker ps`, then `docker inspect` of what it listed."""
     docker = engine(host).docker
+    if not engine(host).is_running:
+        return []
     label = f"label=com.docker.swarm.service.name={service}"
     ids = docker("ps", "-q", "--no-trunc", "--filter", label, *(["-a"] if every else [])).split()
     # One that goes between the two calls is named on stderr, and the others are still printed.
