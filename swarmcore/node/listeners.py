@@ -248,6 +248,8 @@ def bind_unix(path: Path) -> socket.socket:
         finally:
             os.umask(before)
         path.chmod(0o600)
+        # From here on it answers: to another manager that starts meanwhile it is no stale one.
+        bound.listen(1)
         bound.setblocking(False)
     except OSError as error:
         bound.close()

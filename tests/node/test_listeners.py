@@ -137,6 +137,12 @@ async def test_a_control_socket_in_use_is_left_alone(tmp_path: Path) -> None:
             assert await check(channel) == health.HealthCheckResponse.SERVING
 
 
+def test_two_managers_that_start_at_once_do_not_share_a_control_socket(tmp_path: Path) -> None:
+    with listeners.bind_unix(tmp_path / "swarmd.sock"):
+        with pytest.raises(ConfigurationError, match="another process serves this socket"):
+            listeners.bind_unix(tmp_path / "swarmd.sock")
+
+
 async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     security = SecurityConfig.create_cluster(tmp_path)
     async with running_store(time.time) as store:
