@@ -29,6 +29,8 @@ def port(text: str) -> PortConfig:
     parts = text.split(":")
     if not 2 <= len(parts) <= 3:
         raise ValueError(f"{text!r} is not a port (write it like web:80, or web:80/tcp:8080)")
+    if parts[0].isdigit():
+        raise ValueError(f"{text!r} begins with a number, not with a name (write it like web:{parts[1]}:{parts[0]})")
     target, protocol = _port(parts[1], text)
     published, published_protocol = _port(parts[2], text) if len(parts) == 3 else (0, "")
     if protocol and published_protocol and protocol != published_protocol:

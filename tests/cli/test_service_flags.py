@@ -240,6 +240,7 @@ def test_tmpfs() -> None:
     [
         (service_values.port, "80"),
         (service_values.port, "a:b:c:d"),
+        (service_values.port, "8080:80"),
         (service_values.port, "web:0"),
         (service_values.port, "web:65536"),
         (service_values.port, "web:80/quic"),
