@@ -63,7 +63,7 @@ class DockerController(Controller):
         self._is_fresh = False
         """Made by this object and never started: what the engine would say of it is known."""
         self._under_way: asyncio.Task[Any] | None = None
-        """A request that makes or starts the container: the engine carries it out, waited for or not."""
+        """What makes files or the container, or starts it: it is carried out, waited for or not."""
 
     async def update(self, task: Task) -> None:
         self._task = task
@@ -78,7 +78,9 @@ class DockerController(Controller):
             raise TaskPreparedError(f"container {self._name!r} exists already")
         container = self._task.spec.container
         await self._images.fetch(container.image, container.pull_options.registry_auth)
-        mounts = await self._engine.run(lambda: self._memory.mounts(self._task, self._dependencies, node))
+        mounts = await self._uninterrupted(
+            self._engine.run(lambda: self._memory.mounts(self._task, self._dependencies, node))
+        )
         request["HostConfig"]["Mounts"] += mounts
         try:
             await self._uninterrupted(self._create(request))
@@ -176,7 +178,7 @@ class DockerController(Controller):
             self._under_way.cancel()
 
     async def _uninterrupted(self, request: Coroutine[Any, Any, T]) -> T:
-        """Await a request that goes on when the caller is cancelled, until `_settle` has seen its end."""
+        """Await what goes on when the caller is cancelled; `_settle` waits for its end."""
         self._under_way = asyncio.create_task(request, name=f"container {self._name}")
         self._under_way.add_done_callback(_take_note)
         return await asyncio.shield(self._under_way)

@@ -208,7 +208,9 @@ def _ports(task: Task) -> list[tuple[str, int]]:
 
 def _extra_hosts(line: str) -> list[str]:
     """`IP host alias …`, as in a hosts file, in the engine's `host:IP` form."""
-    address, *names = line.split()
+    address, *names = line.split() or [""]
+    if not names:
+        raise TaskRejectedError(f"container.hosts: {line!r} is not an address and its names")
     return [f"{name}:{address}" for name in names]
 
 
