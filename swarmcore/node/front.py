@@ -11,11 +11,11 @@ import contextlib
 import ipaddress
 import logging
 import socket
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, cast
 
+from swarmcore.node.admission import Admission
 from swarmcore.node.client_hello import HANDSHAKE_RECORD, HelloReader, NotTLSError
 
 log = logging.getLogger("swarmcore.node")
@@ -23,17 +23,10 @@ log = logging.getLogger("swarmcore.node")
 HELLO_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
 LINGER_SECONDS = 10.0
-CONNECTIONS_PER_ADDRESS = 1024
-CONNECTIONS = 20_000
-WARNING_SECONDS = 1.0
-IPV6_PREFIX = 64
 BACKLOG = 1024
 BUFFER_BYTES = 256 * 1024
 USER_TIMEOUT_MS = 60_000
 CONNECT_RETRY_SECONDS = 0.01
-
-
-K = TypeVar("K")
 
 
 class Chooser(Protocol):
@@ -75,26 +68,14 @@ class Front:
         self,
         choose: Callable[[], Chooser],
         *,
-        connections_per_address: int = CONNECTIONS_PER_ADDRESS,
-        connections: int = CONNECTIONS,
-        connections_to: Mapping[Path, int] | None = None,
+        admission: Admission | None = None,
         hello_seconds: float = HELLO_SECONDS,
     ) -> None:
-        """How many connections there may be of one address, in all, and to some of the listeners.
-
-        Loopback addresses are not limited: there it is this machine's own. IPv6 addresses count by their network, since
-        one machine has a whole one.
-        """
         self._choose = choose
-        self._limit = connections_per_address
-        self._most = connections
-        self._most_to = dict(connections_to or {})
+        self._admission = admission or Admission()
         self._hello_seconds = hello_seconds
         self._server: asyncio.Server | None = None
         self._connections: set[_Caller] = set()
-        self._by_address: Counter[str] = Counter()
-        self._by_target: Counter[Path] = Counter()
-        self._quiet_until = 0.0
         self._addresses: dict[str, str] = {}
         """Remote address by the name of the front's own end of the inner connection."""
 
@@ -133,43 +114,24 @@ class Front:
     def _new_caller(self) -> _Caller:
         return _Caller(self, self._choose(), self._hello_seconds)
 
-    def _admit(self, caller: _Caller) -> bool:
-        """Count a connection; False where there are too many, in all or of its address."""
-        if len(self._connections) >= self._most:
-            self._warn(f"{self._most} connections are open: refusing another, of {caller.address or 'this machine'}")
+    def _enter(self, caller: _Caller) -> bool:
+        """Take a connection in; False where there are too many."""
+        if not self._admission.enter(caller.address):
             return False
-        origin = _origin_of(caller.address)
-        if origin and self._by_address[origin] >= self._limit:
-            self._warn(f"{origin} has {self._limit} connections already: refusing another")
-            return False
-        self._by_address[origin] += 1
         self._connections.add(caller)
         return True
 
-    def _admit_to(self, caller: _Caller, target: Path) -> bool:
-        """Count a connection to a listener; False where that one has too many."""
-        most = self._most_to.get(target, self._most)
-        if self._by_target[target] >= most:
-            self._warn(f"{most} connections without a certificate are open: refusing another, of {caller.address}")
+    def _enter_target(self, caller: _Caller, target: Path) -> bool:
+        """Let a connection go on to a listener; False where that one has too many."""
+        if not self._admission.enter_target(target, caller.address):
             return False
-        self._by_target[target] += 1
         caller.target = target
         return True
 
     def _forget(self, caller: _Caller) -> None:
-        if caller not in self._connections:
-            return
-        self._connections.discard(caller)
-        _take_one(self._by_address, _origin_of(caller.address))
-        if caller.target is not None:
-            _take_one(self._by_target, caller.target)
-
-    def _warn(self, text: str) -> None:
-        """Not for each connection: a stranger would fill the disk with lines."""
-        now = asyncio.get_running_loop().time()
-        if now >= self._quiet_until:
-            self._quiet_until = now + WARNING_SECONDS
-            log.warning("%s", text)
+        if caller in self._connections:
+            self._connections.discard(caller)
+            self._admission.leave(caller.address, caller.target)
 
     def _remember(self, name: str, address: str) -> None:
         self._addresses[name] = address
@@ -238,7 +200,7 @@ class _Caller(_End):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.address = _address_of(transport.get_extra_info("peername"))
-        if not self._front._admit(self):
+        if not self._front._enter(self):
             self.transport.abort()
             return
         self.transport.set_write_buffer_limits(high=BUFFER_BYTES)
@@ -261,7 +223,7 @@ class _Caller(_End):
             return
         if target is not None and self.transport is not None:
             self._chooser = None
-            if not self._front._admit_to(self, target):
+            if not self._front._enter_target(self, target):
                 self.abort()
                 return
             self.transport.pause_reading()
@@ -369,24 +331,6 @@ def _address_of(peer: object) -> str:
         return ""
     mapped = getattr(address, "ipv4_mapped", None)
     return str(mapped or address)
-
-
-def _origin_of(address: str) -> str:
-    """What connections are counted by; empty for this machine itself, which is not limited."""
-    if not address:
-        return ""
-    parsed = ipaddress.ip_address(address)
-    if parsed.is_loopback:
-        return ""
-    if parsed.version == 6:
-        return str(ipaddress.ip_network((parsed, IPV6_PREFIX), strict=False))
-    return address
-
-
-def _take_one(counter: Counter[K], key: K) -> None:
-    counter[key] -= 1
-    if not counter[key]:
-        del counter[key]
 
 
 def _watch_peer(connection: socket.socket | None) -> None:

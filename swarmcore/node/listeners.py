@@ -28,7 +28,8 @@ from swarmcore.ca.root import MANAGER_OU
 from swarmcore.ca.security import SecurityConfig
 from swarmcore.clock import Clock
 from swarmcore.errors import ConfigurationError
-from swarmcore.node.front import CONNECTIONS_PER_ADDRESS, ByFirstByte, ByServerName, Front
+from swarmcore.node.admission import CONNECTIONS_PER_ADDRESS, Admission
+from swarmcore.node.front import ByFirstByte, ByServerName, Front
 from swarmcore.store.store import Store
 
 log = logging.getLogger("swarmcore.node")
@@ -121,10 +122,8 @@ async def serve_remote(
         nodes, newcomers = folder / "nodes", folder / "newcomers"
         front = Front(
             lambda: ByServerName({MANAGER_OU: nodes}, newcomers),
-            connections_per_address=connections_per_address,
-            connections=most,
             # However many strangers there are, nodes find a place.
-            connections_to={newcomers: most // 2},
+            admission=Admission(per_address=connections_per_address, in_all=most, per_target={newcomers: most // 2}),
         )
         servers = []
         for path, is_known, options in ((nodes, True, SERVER_OPTIONS), (newcomers, False, NEWCOMER_OPTIONS)):

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from swarmcore.node import front as front_module
+from swarmcore.node.admission import Admission, origin_of
 from swarmcore.node.client_hello import NotTLSError
-from swarmcore.node.front import ByFirstByte, ByServerName, Front, _origin_of
+from swarmcore.node.front import ByFirstByte, ByServerName, Front
 from swarmcore.node.listeners import bind_tcp
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -59,9 +60,7 @@ async def scene(
     servers = [await asyncio.start_unix_server(taker(name), folder / name) for name in arrived]
     front = Front(
         lambda: ByLetter(folder),
-        connections_per_address=limit,
-        connections=most,
-        connections_to={folder / "a": most_to_a},
+        admission=Admission(per_address=limit, in_all=most, per_target={folder / "a": most_to_a}),
         hello_seconds=hello_seconds,
     )
     bound = bind_tcp("127.0.0.1:0")
@@ -250,7 +249,7 @@ async def test_there_are_never_more_connections_than_the_process_has_files_for(
     ],
 )
 def test_a_network_of_ipv6_counts_as_one_caller(address: str, origin: str) -> None:
-    assert _origin_of(address) == origin
+    assert origin_of(address) == origin
 
 
 async def test_a_listener_that_is_gone_closes_the_connection(tmp_path: Path) -> None:
