@@ -50,7 +50,7 @@ NOT_REGISTERED = partial(NotFoundError, "node not registered")
 SESSION_INVALID = partial(InvalidArgumentError, "session invalid")
 MUST_DISCONNECT = partial(AbortedError, "node must disconnect")
 REPLACED = partial(AbortedError, "a newer stream of the same session has taken over")
-REMOVED = partial(PermissionDeniedError, "the node was removed from the cluster; leave it, then join again")
+REMOVED = partial(PermissionDeniedError, "the node was removed from the cluster")
 
 _log = logging.getLogger("swarmcore.dispatcher")
 
