@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import docker.errors
 import requests
 from docker.api.client import APIClient
+from docker.transport import UnixHTTPAdapter
 
 from swarmcore.errors import ConfigurationError
 from swarmcore.plugin.executor import ExecutorError, TemporaryError
@@ -71,7 +72,10 @@ class Engine:
 
     def client(self, timeout: int | None = CALL_SECONDS) -> APIClient:
         """A client of the caller's own, for a stream that lasts; close it."""
-        return APIClient(base_url=self.address, version=self.api_version, timeout=timeout)  # type: ignore[arg-type]
+        client = APIClient(base_url=self.address, version=self.api_version, timeout=timeout)  # type: ignore[arg-type]
+        if self.address.startswith("unix://"):
+            client.mount("http+docker://", _OneConnection(self.address.removeprefix("unix://"), timeout))
+        return client
 
     async def call(
         self,
@@ -116,6 +120,16 @@ class Engine:
         self._threads.close()
         for client in self._open:
             client.close()
+
+
+class _OneConnection(UnixHTTPAdapter):
+    """Keeps one connection for all paths of one thread: the package's own keeps one for each path, up to 25."""
+
+    def __init__(self, path: str, timeout: int | None) -> None:
+        super().__init__(path, timeout=timeout, pool_connections=1, max_pool_size=1)  # type: ignore[arg-type]
+
+    def get_connection(self, url: str | bytes, proxies: Any = None) -> Any:
+        return super().get_connection("http+docker://localhost", proxies)
 
 
 def _probe(address: str) -> None:
