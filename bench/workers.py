@@ -49,7 +49,8 @@ HEARTBEAT = method(_PACKAGE + "Dispatcher/Heartbeat")
 ASSIGNMENTS = method(_PACKAGE + "Dispatcher/Assignments")
 REPORT = method(_PACKAGE + "Dispatcher/UpdateTaskStatus")
 
-JOINING_AT_ONCE = 16
+JOINING_AT_ONCE = 8
+"""Half of the calls that a manager takes at once from who has no certificate: an answered one may still count."""
 JOIN_SECONDS = 300.0
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 

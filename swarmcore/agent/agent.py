@@ -30,6 +30,8 @@ UNKNOWN_ENGINE_SECONDS: Final = 2.0
 CONFIGURE_SECONDS: Final = 15.0
 FIRST_BACKOFF_SECONDS: Final = 0.1
 MAX_BACKOFF_SECONDS: Final = 8.0
+REMOVED: Final = "was removed from"
+"""In what managers say to a node that is no member any more; also in SwarmKit's words."""
 
 
 def next_backoff(backoff: float) -> float:
@@ -64,6 +66,7 @@ class Agent:
         meta changed, root certificates when they differ from `tls_info().trust_root`, managers at each message.
         """
         self._node_id = node_id
+        self._state_dir = state_dir
         self._executors = executors
         self._connect = connect
         self._clock: Clock = clock if clock is not None else SystemClock()
@@ -171,7 +174,7 @@ class Agent:
     def _registered(self, connection: Connection, session: Session) -> None:
         connection.succeeded()
         if session.id != self._session_id:
-            log.info("registered with manager %s", connection.peer)
+            log.info("registered with %s", connection.peer)
         self._session_id = session.id
         self._last_failure = ""
         self._ready.set()
@@ -181,7 +184,11 @@ class Agent:
         text = text_of(error)
         if text != self._last_failure:
             what = "the session ended" if was_registered else "no session"
-            log.warning("%s: %s; trying again", what, text)
+            if REMOVED in text:
+                then = f"to let it join again, stop it, remove {str(self._state_dir)!r} and name a manager to join"
+            else:
+                then = "trying again"
+            log.warning("%s: %s; %s", what, text, then)
         self._last_failure = text
 
     async def _watch_description(self, registered: NodeDescription) -> None:

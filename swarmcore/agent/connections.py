@@ -49,7 +49,7 @@ class RemoteConnection:
 
     def __init__(self, channel: grpc.aio.Channel, peer: RemotePeer, remotes: Remotes) -> None:
         self.channel = channel
-        self.peer = peer.addr
+        self.peer = f"manager {peer.addr}"
         self._peer = peer
         self._remotes = remotes
 

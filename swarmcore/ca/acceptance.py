@@ -112,7 +112,8 @@ class AcceptanceChain:
             raise
         except Exception as error:  # noqa: BLE001 - a policy's bug must not decide anything
             log.error("%s failed: %s", capability, one_line(error))
-            return _Broken(f"{capability} failed: {one_line(error)}")
+            # What it says is the operator's: it may name files, or hold what was typed as configuration.
+            return _Broken(f"{capability} failed: the manager's log says more")
         finally:
             evaluation.cancel()
             deadline.cancel()

@@ -184,22 +184,22 @@ class Authorizer(Interceptor):
             raise PermissionDeniedError(f"the certificate of node {identity.node_id} has expired, or is not valid yet")
         if identity.cluster_id != self._security.cluster_id:
             raise PermissionDeniedError(f"node {identity.node_id} belongs to another cluster")
-        if not self._is_member(identity.node_id, method):
-            raise PermissionDeniedError(f"node {identity.node_id} was removed from swarm")
-        if not may_call(method, identity.role):
-            raise PermissionDeniedError(
-                f"unauthorized peer role: a {NodeRole.Name(identity.role).lower()} may not call"
-            )
-        return Caller(
-            node_id=identity.node_id, role=identity.role, organization=identity.cluster_id, remote_addr=address
-        )
+        role = self._role(identity, method)
+        if not may_call(method, role):
+            raise PermissionDeniedError(f"unauthorized peer role: a {NodeRole.Name(role).lower()} may not call")
+        return Caller(node_id=identity.node_id, role=role, organization=identity.cluster_id, remote_addr=address)
 
-    def _is_member(self, node_id: str, method: str) -> bool:
+    def _role(self, identity: Identity, method: str) -> NodeRole.ValueType:
+        """The role that the certificate gives, as far as the store still gives it."""
         view = self._store.view
-        if node_id in view.node:
-            return True
+        node = view.node.get(identity.node_id)
+        if node is not None:
+            # Who was demoted keeps a manager's certificate until it is renewed or expires.
+            return identity.role if node.role == NodeRole.MANAGER else NodeRole.WORKER
         # A manager that has just started holds no nodes yet, and learns of them from callers of its Raft service.
-        return method.startswith(RAFT_SERVICES) and self._security.cluster_id not in view.cluster
+        if method.startswith(RAFT_SERVICES) and self._security.cluster_id not in view.cluster:
+            return identity.role
+        raise PermissionDeniedError(f"node {identity.node_id} was removed from swarm")
 
     def _read(self, pem: bytes) -> _Known:
         known = self._certificates.get(pem)

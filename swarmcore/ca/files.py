@@ -6,8 +6,10 @@ put in place, then the certificate is renamed. Reading finishes what a kill inte
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from cryptography import x509
 
 from swarmcore.ca.root import load_certificates, load_key
 from swarmcore.errors import ConfigurationError, DamagedStateError
+from swarmcore.replication.durable import make_folder, replace_file, sync_folder, write_file
 
 ROOT_CERTIFICATE = "swarm-root-ca.crt"
 ROOT_KEY = "swarm-root-ca.key"
@@ -24,7 +27,7 @@ NEXT_CERTIFICATE = ".swarm-node.crt"
 JOIN_REQUEST = ".swarm-join.json"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class JoinAttempt:
     """A first certificate that was asked for and is not there yet. Kept on disk, so that a restart asks on."""
 
@@ -44,7 +47,7 @@ class CertificateFolder:
     def create(self) -> None:
         """Make the folder, mode 0700; raises ConfigurationError where that is not possible."""
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self.path)
             if not os.access(self.path, os.W_OK | os.X_OK):
                 raise PermissionError(13, os.strerror(13))
         except OSError as error:
@@ -63,15 +66,9 @@ class CertificateFolder:
 
         Raises DamagedStateError when they do not belong together.
         """
-        key = self._read(NODE_KEY)
-        pending = self._read(NEXT_CERTIFICATE)
-        if pending is not None:
-            if key is not None and _belongs(pending, key):
-                self._path(NEXT_CERTIFICATE).rename(self._path(NODE_CERTIFICATE))
-                _sync(self.path)
-            else:
-                self._path(NEXT_CERTIFICATE).unlink()
-        chain = self._read(NODE_CERTIFICATE)
+        with self._writing(NODE_CERTIFICATE):
+            self._finish_node()
+        key, chain = self._read(NODE_KEY), self._read(NODE_CERTIFICATE)
         if chain is None:
             return None
         if key is None or not _belongs(chain, key):
@@ -89,11 +86,25 @@ class CertificateFolder:
 
     def write_node(self, chain: bytes, key: bytes) -> None:
         """Replace certificate and key together."""
-        _write_file(self._path(NEXT_CERTIFICATE), chain, 0o644)
-        _sync(self.path)
-        self._write(NODE_KEY, key, 0o600)
-        self._path(NEXT_CERTIFICATE).rename(self._path(NODE_CERTIFICATE))
-        _sync(self.path)
+        with self._writing(NODE_CERTIFICATE):
+            # What a failed try left may be the certificate of the key that is in place.
+            self._finish_node()
+            write_file(self._path(NEXT_CERTIFICATE), chain, 0o644)
+            sync_folder(self.path)
+            replace_file(self._path(NODE_KEY), key)
+            self._path(NEXT_CERTIFICATE).rename(self._path(NODE_CERTIFICATE))
+            sync_folder(self.path)
+
+    def _finish_node(self) -> None:
+        """Put a certificate in place whose key is, and remove any other that waits."""
+        key, pending = self._read(NODE_KEY), self._read(NEXT_CERTIFICATE)
+        if pending is None:
+            return
+        if key is not None and _belongs(pending, key):
+            self._path(NEXT_CERTIFICATE).rename(self._path(NODE_CERTIFICATE))
+            sync_folder(self.path)
+        else:
+            self._path(NEXT_CERTIFICATE).unlink()
 
     def read_join_attempt(self) -> JoinAttempt | None:
         """What was asked for before a restart; None where nothing was, or where it can't be read."""
@@ -121,12 +132,14 @@ class CertificateFolder:
         self._write(JOIN_REQUEST, json.dumps(fields, indent=1).encode() + b"\n", 0o600)
 
     def forget_join_attempt(self) -> None:
-        self._path(JOIN_REQUEST).unlink(missing_ok=True)
+        with self._writing(JOIN_REQUEST):
+            self._path(JOIN_REQUEST).unlink(missing_ok=True)
 
     def forget_root_key(self) -> None:
         """Remove the root's key; the replicated store keeps it from now on."""
-        self._path(ROOT_KEY).unlink(missing_ok=True)
-        _sync(self.path)
+        with self._writing(ROOT_KEY):
+            self._path(ROOT_KEY).unlink(missing_ok=True)
+            sync_folder(self.path)
 
     def _path(self, name: str) -> Path:
         return self.path / name
@@ -140,10 +153,15 @@ class CertificateFolder:
             raise ConfigurationError(f"can't read {str(self._path(name))!r}: {error.strerror}") from None
 
     def _write(self, name: str, data: bytes, mode: int) -> None:
-        temporary = self._path(name + ".new")
-        _write_file(temporary, data, mode)
-        temporary.rename(self._path(name))
-        _sync(self.path)
+        with self._writing(name):
+            replace_file(self._path(name), data, mode)
+
+    @contextlib.contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ConfigurationError(f"can't write {str(self._path(name))!r}: {error.strerror}") from None
 
 
 def _belongs(chain: bytes, key: bytes) -> bool:
@@ -152,26 +170,3 @@ def _belongs(chain: bytes, key: bytes) -> bool:
         return certificates[0].public_key() == load_key(key).public_key()
     except ConfigurationError:
         return False
-
-
-def _write_file(path: Path, data: bytes, mode: int) -> None:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-        try:
-            os.fchmod(descriptor, mode)
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise ConfigurationError(f"can't write {str(path)!r}: {error.strerror}") from None
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

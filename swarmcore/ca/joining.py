@@ -81,7 +81,8 @@ async def join(
 
 
 async def _trusted_root(files: CertificateFolder, address: str, credential: Credential, clock: Clock) -> RootCA:
-    known = files.read_root()
+    # A root whose key is here is that of a cluster which this node began and never ran.
+    known = None if files.read_root_key() else files.read_root()
     if known is not None:
         root = RootCA(known)
         if not credential.ca_digest or root.digest == credential.ca_digest:
@@ -100,6 +101,8 @@ async def _trusted_root(files: CertificateFolder, address: str, credential: Cred
     if not credential.ca_digest:
         log.warning("joining without a token that names the root CA: trusting %s at %s", root.hash, address)
     files.write_root(root.certificate_pem)
+    # Last: as long as there is a key, the root is asked for again.
+    files.forget_root_key()
     return root
 
 

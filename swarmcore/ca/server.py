@@ -45,6 +45,8 @@ MAX_WAITING = 200
 MAX_WAITING_OF_ADDRESS = 20
 REMEMBERED_REQUESTS = 10_000
 ID_ATTEMPTS = 3
+STATUS_WAITERS_OF_NODE = 16
+"""One node asks with one call. More of them are answered at once, so that a stranger can't make thousands wait here."""
 MAX_TOKEN_CHARACTERS = 1024
 FINAL = (IssuanceStatus.ISSUED, IssuanceStatus.FAILED, IssuanceStatus.ROTATE)
 
@@ -268,12 +270,17 @@ class _StatusWaiters:
         self._pump: asyncio.Task[None] | None = None
 
     async def wait(self, node_id: str) -> Node:
-        """The node, once its certificate is issued, failed or to be rotated. Raises NotFoundError, also later on."""
+        """The node, once its certificate is issued, failed or to be rotated; as it is, where too many wait for it.
+
+        Raises NotFoundError, also later on.
+        """
         while True:
             node = self._store.view.node.get(node_id)
             if node is None:
                 raise NotFoundError(f"node {node_id} not found")
             if node.certificate.status.state in FINAL:
+                return node
+            if len(self._waiting.get(node_id, ())) >= STATUS_WAITERS_OF_NODE:
                 return node
             await self._wait_change(node_id)
 

@@ -57,7 +57,7 @@ def parse_join_token(text: str) -> JoinToken:
     if parts[0] != _TOKEN_PREFIX or len(parts) < 2:
         raise InvalidArgumentError("the join token does not start with 'SWMTKN-': copy it again, whole")
     if parts[1] not in ("1", "2"):
-        raise InvalidArgumentError(f"the join token has the unknown version {parts[1]!r}: this node reads 1 and 2")
+        raise InvalidArgumentError("the join token has an unknown version: this node reads 1 and 2")
     version = int(parts[1])
     if len(parts) != 3 + version:
         raise InvalidArgumentError(f"the join token has {len(parts)} parts instead of {3 + version}: copy it again")

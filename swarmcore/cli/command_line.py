@@ -95,12 +95,30 @@ def example(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
+def _explained(ctx: click.Context, error: click.UsageError, word: str) -> click.UsageError:
+    from swarmcore.cli.docker_words import explained
+
+    words = explained(ctx.command_path, word)
+    return click.UsageError(f"{error.message.rstrip('.')}: {words}", ctx) if words else error
+
+
 class Command(click.Command):
     """One command. Its help shows flags by section."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params.extend(global_options(hidden=True))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, with words for those who know other flags."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise _explained(ctx, error, error.option_name) from None
+        except click.UsageError as error:
+            if type(error) is click.UsageError:  # one argument too many
+                raise _explained(ctx, error, "") from None
+            raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -160,10 +178,18 @@ class Group(click.Group):
                 self.more(self)
                 self.more = None
                 return self.resolve_command(ctx, args)
-            near = difflib.get_close_matches(name, [*self.list_commands(ctx), *ALIASES], n=1)
-            hint = f": did you mean {near[0]!r}?" if near else ""
-            ctx.fail(f"no such command {name!r}{hint}")
+            ctx.fail(f"no such command {name!r}{self._hint(ctx, name)}")
         return super().resolve_command(ctx, args)
+
+    def _hint(self, ctx: click.Context, name: str) -> str:
+        from swarmcore.cli.docker_words import explained
+
+        if words := explained(ctx.command_path, name):
+            return f": {words}"
+        commands = self.list_commands(ctx)
+        aliases = [alias for alias, command in ALIASES.items() if command in commands]
+        near = difflib.get_close_matches(name, [*commands, *aliases], n=1)
+        return f": did you mean {ALIASES.get(near[0], near[0])!r}?" if near else ""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         records = []

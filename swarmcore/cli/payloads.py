@@ -22,6 +22,8 @@ def read_payload(kind: str, file: str | None) -> bytes:
         if sys.stdin.isatty():
             print(f"Type the {kind}; end with Ctrl-D.", file=sys.stderr)
         data = sys.stdin.buffer.read(MAX_READ + 1)
+        if not data:
+            raise CliError(f"standard input was empty: pipe the {kind} in, or name a file with --file")
     if len(data) > MAX_READ:
         raise CliError(f"the {kind} is larger than 4 MiB: the swarm takes much smaller ones only")
     return data

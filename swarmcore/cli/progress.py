@@ -11,6 +11,8 @@ from swarmcore.api.types_pb2 import TaskState, UpdateStatus
 from swarmcore.cli.task_table import state_name
 from swarmcore.cli.text import enum_name
 
+OUTDATED = "OUTDATED"
+"""The state of a slot whose task is from before the update."""
 _FAILED_UPDATE = (UpdateStatus.PAUSED, UpdateStatus.ROLLBACK_PAUSED)
 STAGES = (
     TaskState.NEW,
@@ -128,7 +130,7 @@ def _slot(key: str, service: Service, tasks: Iterable[Task], *, is_job: bool) ->
     stages = [number for number, state in enumerate(STAGES) if state <= newest.status.state]
     return SlotProgress(
         key=key,
-        state=state_name(newest.status.state) if current else "OUTDATED",
+        state=state_name(newest.status.state) if current else OUTDATED,
         stage=max(stages) if current else 0,
         node_id=newest.node_id,
         error=error,

@@ -103,7 +103,10 @@ def create(mode: str, runtime: str, wait: bool, **given: Any) -> None:
 @click.option("--rollback", cls=Flag, section="Service", is_flag=True, help="Go back to the spec before the last one.")
 @wait_option
 def update(service: str, wait: bool, force: bool, rollback: bool, **given: Any) -> None:
-    """Change a service and print its id. Flags that are not given change nothing."""
+    """Change a service and print its id.
+
+    Flags that are not given change nothing; one that is repeatable replaces its whole list.
+    """
     from swarmcore.cli import service_edit
 
     to = manager()

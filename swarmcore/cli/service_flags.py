@@ -189,6 +189,13 @@ def _policy_flags() -> list[Any]:
             multiple=True,
             help="Only nodes that match, like node.labels.disk==ssd. Repeatable.",
         ),
+        _flag(
+            service,
+            "--placement-pref",
+            multiple=True,
+            type=Value("spread=LABEL", service_values.spread),
+            help="Spread evenly over the values of a label, like spread=node.labels.rack. Repeatable.",
+        ),
         _choice(restart, "--restart-condition", CONDITION, "When to replace a task that has ended; any by default."),
         _flag(restart, "--restart-delay", type=DURATION, help="Wait before that; 5s by default."),
         _flag(restart, "--restart-max-attempts", type=COUNT, help="Give up after so many; 0 is never."),
@@ -203,7 +210,7 @@ def _policy_flags() -> list[Any]:
 def service_flags() -> Callable[[F], F]:
     """Decorates `create` and `update`."""
     policy = _policy_flags()
-    return flags(*policy[:5], *_container_flags(), *_resource_flags(), *policy[5:])
+    return flags(*policy[:6], *_container_flags(), *_resource_flags(), *policy[6:])
 
 
 Given = Mapping[str, Any]
@@ -233,6 +240,10 @@ def apply_flags(spec: ServiceSpec, given: Given) -> None:
     if constraints is not None:
         del spec.task.placement.constraints[:]
         spec.task.placement.constraints.extend(constraints)
+    preferences = _listed(given, "placement_pref")
+    if preferences is not None:
+        del spec.task.placement.preferences[:]
+        spec.task.placement.preferences.extend(preferences)
     ports = _listed(given, "ports")
     if ports is not None:
         del spec.endpoint.ports[:]

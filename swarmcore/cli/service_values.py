@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from swarmcore.api.specs_pb2 import ContainerSpec
-from swarmcore.api.types_pb2 import Mount, PortConfig
+from swarmcore.api.types_pb2 import Mount, PlacementPreference, PortConfig, SpreadOver
 from swarmcore.cli.values import memory_bytes
 
 _PROTOCOLS = {"tcp": PortConfig.TCP, "udp": PortConfig.UDP, "sctp": PortConfig.SCTP}
@@ -29,6 +29,8 @@ def port(text: str) -> PortConfig:
     parts = text.split(":")
     if not 2 <= len(parts) <= 3:
         raise ValueError(f"{text!r} is not a port (write it like web:80, or web:80/tcp:8080)")
+    if parts[0].isdigit():
+        raise ValueError(f"{text!r} begins with a number, not with a name (write it like web:{parts[1]}:{parts[0]})")
     target, protocol = _port(parts[1], text)
     published, published_protocol = _port(parts[2], text) if len(parts) == 3 else (0, "")
     if protocol and published_protocol and protocol != published_protocol:
@@ -105,6 +107,14 @@ def ulimit(text: str) -> ContainerSpec.Ulimit:
     if hard != -1 and (soft > hard or soft == -1):
         raise ValueError(f"{text!r} has a soft limit above the hard one")
     return ContainerSpec.Ulimit(name=match.group(1), soft=soft, hard=hard)
+
+
+def spread(text: str) -> PlacementPreference:
+    """Read `spread=node.labels.KEY` or `spread=engine.labels.KEY`."""
+    strategy, _, descriptor = text.partition("=")
+    if strategy != "spread" or not re.fullmatch(r"(node|engine)\.labels\.\S+", descriptor, re.IGNORECASE):
+        raise ValueError(f"{text!r} is not a preference (write it like spread=node.labels.rack)")
+    return PlacementPreference(spread=SpreadOver(spread_descriptor=descriptor))
 
 
 def attachment(text: str) -> tuple[str, str]:

@@ -19,7 +19,7 @@ from swarmcore.api.types_pb2 import UpdateStatus
 from swarmcore.cli.command_line import CliError
 from swarmcore.cli.connection import CallError, Manager
 from swarmcore.cli.lookup import Names
-from swarmcore.cli.progress import STAGES, Progress, progress
+from swarmcore.cli.progress import OUTDATED, STAGES, Progress, progress
 from swarmcore.cli.text import clean
 
 if TYPE_CHECKING:
@@ -90,10 +90,11 @@ class LiveDisplay:
 
         name = service.spec.annotations.name
         room = max(self._console.height - ROWS_AROUND, 3)
-        slots = state.slots
+        slots, rest = state.slots, 0
         if len(slots) > room:
-            # Those that are still on their way, and of these the ones with something to say.
-            slots = tuple(sorted(slots, key=lambda slot: (slot.is_done, not slot.error))[:room])
+            # Those that are still on their way, and of these the ones with something to say first.
+            waiting = sorted((slot for slot in slots if not slot.is_done), key=lambda slot: not slot.error)
+            slots, rest = tuple(waiting[:room]), len(waiting[room:])
         grid = Table.grid(padding=(0, 1))
         for _ in range(3):
             grid.add_column(no_wrap=True)
@@ -104,10 +105,9 @@ class LiveDisplay:
             style = "green" if slot.is_done else "red" if slot.has_failed else "yellow" if slot.error else "default"
             words = clean(slot.error) or (self._names.node(slot.node_id) if slot.key.isdigit() else "")
             grid.add_row(Text(f"{name}.{place}"), bar, Text(slot.state.ljust(9), style=style), Text(words, style="dim"))
-        rest = len(state.slots) - len(slots)
-        lines: list[RenderableType] = [grid]
+        lines: list[RenderableType] = [grid] if slots else []
         if rest:
-            lines.append(Text(f"… and {rest} more", style="dim"))
+            lines.append(Text(f"… and {rest} more on their way", style="dim"))
         lines.append(Text(summary(service, state), style="bold"))
         return Group(*lines)
 
@@ -124,6 +124,8 @@ def summary(service: Service, state: Progress) -> str:
     line = f"{service.spec.annotations.name}: {state.done}/{len(state.slots)} running"
     if service.spec.WhichOneof("mode") in ("replicated_job", "global_job"):
         line = f"{service.spec.annotations.name}: {state.done}/{len(state.slots)} complete"
+    if outdated := sum(slot.state == OUTDATED for slot in state.slots):
+        line += f", {outdated} to update"
     if state.surplus:
         line += f", {state.surplus} to stop"
     return f"{line}; {state.note}" if state.note else line

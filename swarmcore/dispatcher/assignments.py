@@ -17,6 +17,8 @@ _CHANGE_OVERHEAD = 16
 Key = tuple[str, str]
 """Table and id of one thing assigned."""
 
+_SECRET = ResourceType.SECRET
+_CONFIG = ResourceType.CONFIG
 _ASSIGNED = TaskState.ASSIGNED
 _ACCEPTED = TaskState.ACCEPTED
 _STARTING = TaskState.STARTING
@@ -41,9 +43,9 @@ def needs(task: Task) -> list[Key]:
         for config in container.configs:
             keys["config", config.config_id] = None
     for ref in spec.resource_references:
-        if ref.resource_type == ResourceType.SECRET:
+        if ref.resource_type == _SECRET:
             keys["secret", ref.resource_id] = None
-        elif ref.resource_type == ResourceType.CONFIG:
+        elif ref.resource_type == _CONFIG:
             keys["config", ref.resource_id] = None
     return list(keys)
 

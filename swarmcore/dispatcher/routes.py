@@ -10,8 +10,11 @@ from swarmcore.api.objects_pb2 import Config, Secret, Task, Volume
 from swarmcore.api.types_pb2 import TaskState
 from swarmcore.dispatcher.assignments import AssignmentSet, concerns_node
 from swarmcore.dispatcher.streams import AssignmentStream, Pump, Session, Stream
-from swarmcore.store.changes import Change
+from swarmcore.store.changes import Change, StatusChange
 from swarmcore.store.store import LeaderStore
+
+_ASSIGNED = TaskState.ASSIGNED
+_RUNNING = TaskState.RUNNING
 
 _log = logging.getLogger("swarmcore.dispatcher")
 
@@ -75,6 +78,9 @@ class Routes:
         new: Task | None = change.new
         if new is None:
             self._drop(change.old)
+            return
+        if type(change) is StatusChange and _ASSIGNED < new.status.state <= _RUNNING:
+            # What the node reported itself: nearly all there is.
             return
         node_id = new.node_id
         stream = self._assignments.get(node_id)

@@ -13,7 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from swarmcore.api.dispatcher_pb2 import HeartbeatResponse, SessionMessage
 from swarmcore.api.ids import IdSource
-from swarmcore.api.objects_pb2 import Cluster
+from swarmcore.api.objects_pb2 import Cluster, Node
 from swarmcore.api.types_pb2 import NodeDescription, NodeStatus, WeightedPeer
 from swarmcore.clock import Clock
 from swarmcore.dispatcher.leases import (
@@ -50,7 +50,7 @@ NOT_REGISTERED = partial(NotFoundError, "node not registered")
 SESSION_INVALID = partial(InvalidArgumentError, "session invalid")
 MUST_DISCONNECT = partial(AbortedError, "node must disconnect")
 REPLACED = partial(AbortedError, "a newer stream of the same session has taken over")
-REMOVED = partial(PermissionDeniedError, "the node was removed from the cluster; leave it, then join again")
+REMOVED = partial(PermissionDeniedError, "the node was removed from the cluster")
 
 _log = logging.getLogger("swarmcore.dispatcher")
 
@@ -103,10 +103,12 @@ class Sessions:
     ) -> Session:
         """The session of the caller: the one it names if that is its current one, else a new one (SwarmKit: 8.2)."""
         current = self._by_node.get(node_id)
+        before: Node | None = None
         if current is not None and current.id == session_id:
             session = current
         else:
-            if self._store.view.node.get(node_id) is None:
+            before = self._store.view.node.get(node_id)
+            if before is None:
                 raise SwarmError("node not found")
             if not self._limit.admits(node_id, self._clock.monotonic()):
                 raise UnavailableError(f"node {node_id} exceeded rate limit count of registrations")
@@ -123,7 +125,18 @@ class Sessions:
             raise
         if session.ending is not None:
             raise session.ending()
+        self._say_ready(before)
         return session
+
+    def _say_ready(self, before: Node | None) -> None:
+        """One line for a node that is new, and for one that was down; none for each of all after a change of leader."""
+        now = None if before is None else self._store.view.node.get(before.id)
+        if before is None or now is None:
+            return
+        if not before.HasField("description"):
+            _log.info("node %s is ready for the first time", _name(now))
+        elif before.status.state == NodeStatus.DOWN:
+            _log.info("node %s is ready again", _name(now))
 
     def find(self, node_id: str, session_id: str) -> Session:
         """The caller's session; raises NotFoundError or InvalidArgumentError when it has none or another."""
@@ -232,10 +245,11 @@ class Sessions:
                 continue
             self.end(node_id, NOT_REGISTERED)
             self._limit.forget(node_id)
-            if self._store.view.node.get(node_id) is None:
+            node = self._store.view.node.get(node_id)
+            if node is None:
                 continue
             message = DOWN_MESSAGE if kind is LeaseKind.SESSION else UNKNOWN_DOWN_MESSAGE
-            _log.info("node %r is down: %s", node_id, message)
+            _log.info("node %s is down: %s", _name(node), message)
             self._on_state(node_id, NodeState(NodeStatus.DOWN, message))
             self._leases.grant(node_id, LeaseKind.ORPHAN, ORPHAN_SECONDS, now)
 
@@ -286,3 +300,9 @@ class Sessions:
             return DEFAULT_PERIOD
         period = cluster.spec.dispatcher.heartbeat_period
         return float(period.seconds + period.nanos / 1e9)
+
+
+def _name(node: Node) -> str:
+    """As an operator knows it, and as `swarmctl` takes it."""
+    hostname = node.description.hostname
+    return f"{hostname!r} ({node.id})" if hostname else node.id

@@ -59,25 +59,32 @@ def write_node_state(tx: Transaction, node_id: str, target: NodeState) -> None:
 def write_task_status(tx: Transaction, task_id: str, status: TaskStatus, applied_by: str, now: Timestamp) -> None:
     """Take over what an agent reports; what is gone, known or older than what is known changes nothing."""
     old = tx.task.get(task_id)
-    if old is None or status.state < old.status.state:
+    if old is None:
         return
     known = old.status
+    state, before = status.state, known.state
+    # A report that comes again (each new session repeats all of them) must not be a write.
+    if state < before or (state == before and _says_the_same(status, known)):
+        return
+    task = Task()
+    task.CopyFrom(old)
+    written = task.status
+    written.CopyFrom(status)
+    written.applied_by = applied_by
+    written.applied_at.CopyFrom(now)
+    tx.task.update_status(task)
+
+
+def _says_the_same(status: TaskStatus, known: TaskStatus) -> bool:
+    """Whether a report holds nothing new: what the dispatcher adds to it is left out."""
     reported = TaskStatus()
     reported.CopyFrom(status)
-    # A report that comes again (each new session repeats all of them) must not be a write.
     reported.applied_by = known.applied_by
     if known.HasField("applied_at"):
         reported.applied_at.CopyFrom(known.applied_at)
     else:
         reported.ClearField("applied_at")
-    if reported == known:
-        return
-    reported.applied_by = applied_by
-    reported.applied_at.CopyFrom(now)
-    task = Task()
-    task.CopyFrom(old)
-    task.status.CopyFrom(reported)
-    tx.task.update(task)
+    return reported == known
 
 
 def write_orphaned(tx: Transaction, task_id: str, applied_by: str, now: Timestamp) -> None:
@@ -92,7 +99,7 @@ def write_orphaned(tx: Transaction, task_id: str, applied_by: str, now: Timestam
     task.status.timestamp.CopyFrom(now)
     task.status.applied_by = applied_by
     task.status.applied_at.CopyFrom(now)
-    tx.task.update(task)
+    tx.task.update_status(task)
 
 
 def write_unpublished(tx: Transaction, volume_id: str, node_id: str) -> None:

@@ -19,7 +19,7 @@ SNAPSHOT_INTERVAL = 10_000
 ENTRIES_FOR_SLOW_FOLLOWERS = 500
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Founder:
     """The manager that starts a cluster, and what it alone knows."""
 

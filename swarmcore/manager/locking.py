@@ -7,6 +7,7 @@ import logging
 from typing import Protocol
 
 from swarmcore.ca.server import MANAGER_SUBSYSTEM
+from swarmcore.errors import ResourceExhaustedError
 from swarmcore.manager.leading import Leadership
 from swarmcore.store.store import Store
 
@@ -23,6 +24,10 @@ class Lockable(Leadership, Protocol):
         """Durable when this returns. Raises OSError where the disk does not take it."""
         ...
 
+    async def rotate_keys(self) -> None:
+        """Write everything new under fresh keys. Raises OSError and ResourceExhaustedError as a full disk does."""
+        ...
+
 
 async def keep_locked(store: Store, keys: Lockable, cluster_id: str) -> None:
     """Follow the cluster's unlock key until cancelled. What the disk refuses is tried again."""
@@ -36,6 +41,7 @@ async def keep_locked(store: Store, keys: Lockable, cluster_id: str) -> None:
                 if key.subsystem == MANAGER_SUBSYSTEM:
                     wanted = key.key
             if cluster is not None and not keys.is_locked_with(wanted):
+                was_open = keys.is_locked_with(None)
                 try:
                     await keys.set_unlock_key(wanted)
                 except OSError as error:
@@ -43,4 +49,14 @@ async def keep_locked(store: Store, keys: Lockable, cluster_id: str) -> None:
                     await asyncio.sleep(RETRY_SECONDS)
                     continue
                 log.info("the keys of the log are %s", "not locked any more" if wanted is None else "locked")
+                if was_open:
+                    await _rotate(keys)
             await changes.get()
+
+
+async def _rotate(keys: Lockable) -> None:
+    """Use keys that never stood on the disk in the open. A full disk is no reason to stop."""
+    try:
+        await keys.rotate_keys()
+    except (OSError, ResourceExhaustedError) as error:
+        log.warning("the log is still written under keys that were not locked: %s", error)

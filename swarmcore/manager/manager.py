@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ class ManagerConfig:
     acceptance: Sequence[AcceptRuleLike] = ()
     autolock: bool = False
     """Of a cluster that this manager starts."""
-    unlock_key: bytes | None = None
+    unlock_key: bytes | None = field(default=None, repr=False)
     heartbeat_tick: int = 1
     election_tick: int = 10
 

@@ -35,13 +35,12 @@ def is_wildcard(host: str) -> bool:
         return False
 
 
-def is_reachable(listen: str) -> bool:
-    """Whether `host:port` names one address that other machines may know: no wildcard, not this machine's own."""
-    host, _ = split(listen)
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches `host`."""
     try:
-        return not is_wildcard(host) and not ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host != "localhost"
+        return host == "localhost"
 
 
 def candidates() -> list[tuple[str, str]]:
@@ -71,3 +70,10 @@ def advertised(listen: str, advertise: str) -> str:
         return listen
     addresses = candidates()
     return join(addresses[0][1] if addresses else "127.0.0.1", port)
+
+
+def described(address: str, advertise: str) -> str:
+    """The address that other nodes are told, and what to do about one that nobody chose."""
+    if is_loopback(split(address)[0]):
+        return f"{address}, which only this machine reaches; --advertise-remote-api names another address"
+    return address if advertise else f"{address}; --advertise-remote-api names another address"

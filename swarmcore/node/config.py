@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from swarmcore.api.types_pb2 import GenericResource
@@ -18,7 +18,8 @@ class AcceptRule:
     """One link of the acceptance chain that `--accept` asks for: a policy by name, and its configuration as typed."""
 
     policy: str
-    config: str = ""
+    config: str = field(default="", repr=False)
+    """May hold a secret."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +32,7 @@ class NodeConfig:
 
     join_addr: str = ""
     """`host:port` of one manager. Empty: start a cluster, or go on with the one in the state directory."""
-    join_token: str = ""
+    join_token: str = field(default="", repr=False)
     """Used for the first certificate only."""
     accept: tuple[AcceptRule, ...] = ()
     """The acceptance chain of a cluster that this node starts; empty: tokens and the operator's own decision."""
@@ -52,5 +53,5 @@ class NodeConfig:
     election_tick: int = 10
     autolock: bool = False
     """Of a cluster that this node starts."""
-    unlock_key: bytes | None = None
-    """32 bytes. Never logged: `repr` of a configuration does not belong in a log."""
+    unlock_key: bytes | None = field(default=None, repr=False)
+    """32 bytes."""

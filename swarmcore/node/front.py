@@ -11,11 +11,11 @@ import contextlib
 import ipaddress
 import logging
 import socket
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, cast
 
+from swarmcore.node.admission import Admission
 from swarmcore.node.client_hello import HANDSHAKE_RECORD, HelloReader, NotTLSError
 
 log = logging.getLogger("swarmcore.node")
@@ -23,7 +23,6 @@ log = logging.getLogger("swarmcore.node")
 HELLO_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
 LINGER_SECONDS = 10.0
-CONNECTIONS_PER_ADDRESS = 1024
 BACKLOG = 1024
 BUFFER_BYTES = 256 * 1024
 USER_TIMEOUT_MS = 60_000
@@ -69,16 +68,14 @@ class Front:
         self,
         choose: Callable[[], Chooser],
         *,
-        connections_per_address: int = CONNECTIONS_PER_ADDRESS,
+        admission: Admission | None = None,
         hello_seconds: float = HELLO_SECONDS,
     ) -> None:
-        """Loopback addresses are not limited: there it is this machine's own."""
         self._choose = choose
-        self._limit = connections_per_address
+        self._admission = admission or Admission()
         self._hello_seconds = hello_seconds
         self._server: asyncio.Server | None = None
         self._connections: set[_Caller] = set()
-        self._by_address: Counter[str] = Counter()
         self._addresses: dict[str, str] = {}
         """Remote address by the name of the front's own end of the inner connection."""
 
@@ -117,23 +114,24 @@ class Front:
     def _new_caller(self) -> _Caller:
         return _Caller(self, self._choose(), self._hello_seconds)
 
-    def _admit(self, caller: _Caller) -> bool:
-        """Count a connection; False where its address has too many."""
-        address = caller.address
-        if address and self._by_address[address] >= self._limit and not ipaddress.ip_address(address).is_loopback:
-            log.warning("%s has %d connections already: refusing another", address, self._limit)
+    def _enter(self, caller: _Caller) -> bool:
+        """Take a connection in; False where there are too many."""
+        if not self._admission.enter(caller.address):
             return False
-        self._by_address[address] += 1
         self._connections.add(caller)
         return True
 
+    def _enter_target(self, caller: _Caller, target: Path) -> bool:
+        """Let a connection go on to a listener; False where that one has too many."""
+        if not self._admission.enter_target(target, caller.address):
+            return False
+        caller.target = target
+        return True
+
     def _forget(self, caller: _Caller) -> None:
-        if caller not in self._connections:
-            return
-        self._connections.discard(caller)
-        self._by_address[caller.address] -= 1
-        if not self._by_address[caller.address]:
-            del self._by_address[caller.address]
+        if caller in self._connections:
+            self._connections.discard(caller)
+            self._admission.leave(caller.address, caller.target)
 
     def _remember(self, name: str, address: str) -> None:
         self._addresses[name] = address
@@ -191,6 +189,7 @@ class _Caller(_End):
     def __init__(self, front: Front, chooser: Chooser, hello_seconds: float) -> None:
         super().__init__()
         self.address = ""
+        self.target: Path | None = None
         self._front = front
         self._chooser: Chooser | None = chooser
         self._hello_seconds = hello_seconds
@@ -201,7 +200,7 @@ class _Caller(_End):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.address = _address_of(transport.get_extra_info("peername"))
-        if not self._front._admit(self):
+        if not self._front._enter(self):
             self.transport.abort()
             return
         self.transport.set_write_buffer_limits(high=BUFFER_BYTES)
@@ -224,6 +223,9 @@ class _Caller(_End):
             return
         if target is not None and self.transport is not None:
             self._chooser = None
+            if not self._front._enter_target(self, target):
+                self.abort()
+                return
             self.transport.pause_reading()
             self._connecting = asyncio.get_running_loop().create_task(self._connect(target))
 

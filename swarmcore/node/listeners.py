@@ -6,6 +6,7 @@ Each is a gRPC server on sockets in a private folder, with a front before it. Wh
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import logging
@@ -13,9 +14,10 @@ import os
 import resource
 import shutil
 import socket
+import stat
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +28,23 @@ from swarmcore.ca.root import MANAGER_OU
 from swarmcore.ca.security import SecurityConfig
 from swarmcore.clock import Clock
 from swarmcore.errors import ConfigurationError
-from swarmcore.node.front import CONNECTIONS_PER_ADDRESS, ByFirstByte, ByServerName, Front
+from swarmcore.node.admission import CONNECTIONS_PER_ADDRESS, Admission
+from swarmcore.node.front import ByFirstByte, ByServerName, Front
 from swarmcore.store.store import Store
 
 log = logging.getLogger("swarmcore.node")
 
 MAX_RECEIVE_BYTES = 4 * 1024 * 1024
+MAX_NEWCOMER_BYTES = 64 * 1024
 STOP_SECONDS = 4.0
 WANTED_FILES = 65_536
 FOLDER_PREFIX = "swarmd-sockets-"
 STALE_SECONDS = 60.0
 MAX_BASE_BYTES = 70
+
+FILES_OF_A_CONNECTION = 3
+FILES_FOR_ELSE = 512
+"""Log, engine, agent, plugins: a stranger who could take these files away would end the manager."""
 
 Service = tuple[Callable[[Any, Any], None], Any]
 """A generated `add_…Servicer_to_server`, and the servicer."""
@@ -55,16 +63,22 @@ SERVER_OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.keepalive_permit_without_calls", 1),
 )
 
+NEWCOMER_OPTIONS: Sequence[tuple[str, int]] = (
+    # Anyone can get here. A request for a certificate has 32 KiB at most, and nobody needs two at once.
+    ("grpc.max_receive_message_length", MAX_NEWCOMER_BYTES),
+    ("grpc.max_concurrent_streams", 16),
+    ("grpc.max_connection_idle_ms", 60_000),
+)
+
 
 class Listener:
-    """A running server with its front."""
+    """Running servers with their front."""
 
     def __init__(
         self,
         *,
-        server: grpc.aio.Server,
+        servers: Sequence[tuple[grpc.aio.Server, Interceptor]],
         front: Front,
-        interceptor: Interceptor,
         folder: Path,
         address: str,
         own_file: Path | None = None,
@@ -72,8 +86,7 @@ class Listener:
         self.address = address
         """`host:port` that is listened on, with the real port; or the path of the socket."""
         self.front = front
-        self._server = server
-        self._interceptor = interceptor
+        self._servers = servers
         self._folder = folder
         self._own_file = own_file
 
@@ -82,8 +95,9 @@ class Listener:
         self.front.stop_listening()
         if self._own_file is not None:
             _remove(self._own_file)
-        self._interceptor.end_streams()
-        await self._server.stop(seconds)
+        for _, interceptor in self._servers:
+            interceptor.end_streams()
+        await asyncio.gather(*(server.stop(seconds) for server, _ in self._servers))
         await self.front.aclose()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -103,24 +117,29 @@ async def serve_remote(
     """
     bound = bind_tcp(listen) if isinstance(listen, str) else listen
     try:
-        raise_file_limit()
+        most = max(FILES_FOR_ELSE, raise_file_limit() - FILES_FOR_ELSE) // FILES_OF_A_CONNECTION
         folder = _private_folder()
         nodes, newcomers = folder / "nodes", folder / "newcomers"
         front = Front(
-            lambda: ByServerName({MANAGER_OU: nodes}, newcomers), connections_per_address=connections_per_address
+            lambda: ByServerName({MANAGER_OU: nodes}, newcomers),
+            # However many strangers there are, nodes find a place.
+            admission=Admission(per_address=connections_per_address, in_all=most, per_target={newcomers: most // 2}),
         )
-        interceptor = Authorizer(security=security, store=store, remote_address=front.remote_address, clock=clock)
-        server = _server(interceptor, services)
-        server.add_secure_port(f"unix:{nodes}", security.server_credentials(ask_for_certificate=True))
-        server.add_secure_port(f"unix:{newcomers}", security.server_credentials(ask_for_certificate=False))
-        await server.start()
+        servers = []
+        for path, is_known, options in ((nodes, True, SERVER_OPTIONS), (newcomers, False, NEWCOMER_OPTIONS)):
+            interceptor = Authorizer(security=security, store=store, remote_address=front.remote_address, clock=clock)
+            server = _server(interceptor, services, {**dict(SERVER_OPTIONS), **dict(options)})
+            server.add_secure_port(f"unix:{path}", security.server_credentials(ask_for_certificate=is_known))
+            servers.append((server, interceptor))
+        for server, _ in servers:
+            await server.start()
         await front.listen(bound)
     except BaseException:
         bound.close()
         raise
     address = address_of(bound)
-    log.info("serving nodes on %s", address)
-    return Listener(server=server, front=front, interceptor=interceptor, folder=folder, address=address)
+    log.info("serving other nodes on %s", address)
+    return Listener(servers=servers, front=front, folder=folder, address=address)
 
 
 async def serve_control(
@@ -137,7 +156,7 @@ async def serve_control(
         plaintext, tls = folder / "plaintext", folder / "tls"
         front = Front(lambda: ByFirstByte(tls, plaintext))
         interceptor = LocalAuthorizer(security)
-        server = _server(interceptor, services)
+        server = _server(interceptor, services, dict(SERVER_OPTIONS))
         server.add_insecure_port(f"unix:{plaintext}")
         server.add_secure_port(f"unix:{tls}", security.server_credentials(ask_for_certificate=False))
         await server.start()
@@ -146,10 +165,8 @@ async def serve_control(
         bound.close()
         _remove(path)
         raise
-    log.info("serving the operator on %s", path)
-    return Listener(
-        server=server, front=front, interceptor=interceptor, folder=folder, address=str(path), own_file=path
-    )
+    log.info("serving swarmctl on %s", path)
+    return Listener(servers=[(server, interceptor)], front=front, folder=folder, address=str(path), own_file=path)
 
 
 def _remove(path: Path) -> None:
@@ -157,8 +174,8 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _server(interceptor: Interceptor, services: Sequence[Service]) -> grpc.aio.Server:
-    server = grpc.aio.server(interceptors=[interceptor], options=list(SERVER_OPTIONS))
+def _server(interceptor: Interceptor, services: Sequence[Service], options: Mapping[str, int]) -> grpc.aio.Server:
+    server = grpc.aio.server(interceptors=[interceptor], options=list(options.items()))
     for add, servicer in services:
         add(servicer, server)
     return server
@@ -171,7 +188,9 @@ def _private_folder() -> Path:
         base = Path("/tmp")  # a socket's path has 107 bytes at most
     for left in base.glob(FOLDER_PREFIX + "*"):
         with contextlib.suppress(OSError):
-            is_old = left.stat().st_uid == os.geteuid() and time.time() - left.stat().st_mtime > STALE_SECONDS
+            found = left.lstat()
+            is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+            is_old = is_own and time.time() - found.st_mtime > STALE_SECONDS
             if is_old and not any(_is_answered(path) for path in left.iterdir()):
                 shutil.rmtree(left, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=base))
@@ -228,6 +247,8 @@ def bind_unix(path: Path) -> socket.socket:
         finally:
             os.umask(before)
         path.chmod(0o600)
+        # From here on it answers: to another manager that starts meanwhile it is no stale one.
+        bound.listen(1)
         bound.setblocking(False)
     except OSError as error:
         bound.close()
@@ -252,10 +273,12 @@ def _is_answered(path: Path) -> bool:
     return True
 
 
-def raise_file_limit() -> None:
-    """Let this process open as many files as it may: each node that is connected takes three."""
+def raise_file_limit() -> int:
+    """Let this process open as many files as it may, and return how many: each node that is connected takes three."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, WANTED_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return wanted
+    return WANTED_FILES if soft == resource.RLIM_INFINITY else soft

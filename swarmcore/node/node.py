@@ -197,13 +197,7 @@ class _Node:
                 bound=control_socket,
             )
             stack.push_async_callback(control.aclose)
-            log.info("other nodes are told to come to %s", address)
-            if not config.advertise_remote_api and not addresses.is_reachable(config.listen_remote_api):
-                log.warning(
-                    "listening on %s: other nodes must reach this one by the address they see; "
-                    "give --advertise-remote-api where they can't",
-                    config.listen_remote_api,
-                )
+            log.info("other nodes are told to come to %s", addresses.described(address, config.advertise_remote_api))
 
             async def open_channel() -> grpc.aio.Channel:
                 return control_channel(config.listen_control_api)

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from swarmcore.errors import ConfigurationError
+from swarmcore.replication.durable import make_folder
 
 
 class StateDir:
@@ -16,7 +17,7 @@ class StateDir:
         """Make and lock it. Raises ConfigurationError in one line: no rights, no folder, or in use."""
         self.path = path
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(path)
             self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise ConfigurationError(

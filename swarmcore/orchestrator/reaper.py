@@ -25,7 +25,11 @@ SLOTS_PER_SLICE = 1000
 SlotKey = tuple[str, int | str]
 """Service id, and slot number or node id: the key of the store's index of slots."""
 
+_ASSIGNED = TaskState.ASSIGNED
 _RUNNING = TaskState.RUNNING
+_COMPLETE = TaskState.COMPLETE
+_ORPHANED = TaskState.ORPHANED
+_REMOVE = TaskState.REMOVE
 
 _log = logging.getLogger("swarmcore.orchestrator")
 
@@ -33,9 +37,9 @@ _log = logging.getLogger("swarmcore.orchestrator")
 def is_finished(task: Task) -> bool:
     """Whether the task can be deleted at once: removed and stopped (or never begun), or given up and nobody's."""
     state = task.status.state
-    if task.desired_state == TaskState.REMOVE and (state < TaskState.ASSIGNED or state >= TaskState.COMPLETE):
+    if task.desired_state == _REMOVE and (state < _ASSIGNED or state >= _COMPLETE):
         return True
-    return state >= TaskState.ORPHANED and not task.service_id
+    return state >= _ORPHANED and not task.service_id
 
 
 def history_limit(service: Service | None, retention: int) -> int:
@@ -137,6 +141,8 @@ class _Term:
                     await asyncio.sleep(0)
 
     def _see(self, task: Task, *, is_new: bool) -> None:
+        if not is_new and task.status.state <= _RUNNING and task.desired_state != _REMOVE:
+            return
         if is_finished(task):
             self._finished[task.id] = None
         elif task.service_id and not task.HasField("job_iteration"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from swarmcore.api.types_pb2 import NodeRole
@@ -11,18 +11,18 @@ from swarmcore.api.types_pb2 import NodeRole
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinRequest:
-    """What a node that has no certificate sends, and what the manager knows."""
+    """What a node that has no certificate sends, and what the manager knows. Its `repr` holds no secret."""
 
-    token: str
+    token: str = field(repr=False)
     csr: bytes
     remote_addr: str
     """The caller's IP address as the one port saw it; empty when unknown."""
     cluster_id: str
     ca_digest: str
-    worker_token: str
-    manager_token: str
+    worker_token: str = field(repr=False)
+    manager_token: str = field(repr=False)
     requested_role: NodeRole.ValueType | None = None
-    config: str = ""
+    config: str = field(default="", repr=False)
     """The operator's configuration of this policy (for `auto`: the roles or networks), as typed."""
 
 

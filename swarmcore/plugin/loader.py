@@ -228,7 +228,7 @@ def _register(candidate: _Candidate, host: PluginHost, config: Mapping[str, Any]
             candidate.note = f"not for a {host.role}"
             return
     distribution = candidate.distribution
-    candidate.summary = info.summary if info else ((distribution.metadata["Summary"] or "") if distribution else "")
+    candidate.summary = info.summary if info else (distribution.metadata.get("Summary", "") if distribution else "")
     if safe_mode and any(kind.is_policy and kind.hook in candidate.impls for kind in KINDS):
         candidate.stop(PluginState.DISABLED, "")
         candidate.note = "safe mode"

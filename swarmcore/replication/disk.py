@@ -65,3 +65,18 @@ def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | Non
         future.set_exception(error)
     else:
         future.set_result(result)
+
+
+async def in_thread(call: Callable[[], R], *, unwanted: Callable[[R], None]) -> R:
+    """Run `call` once in some thread. Where the caller is cancelled meanwhile, `unwanted` gets what comes of it."""
+    running = asyncio.ensure_future(asyncio.to_thread(call))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+
+        def give_away(done: asyncio.Future[R]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                unwanted(done.result())
+
+        running.add_done_callback(give_away)
+        raise

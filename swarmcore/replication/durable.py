@@ -17,6 +17,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """Make `folder`, mode 0700, and the folders above it, where they are missing; their names are durable then."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for each in missing:
+        sync_folder(each.parent)
+
+
 def write_all(descriptor: int, data: bytes) -> None:
     """Write every byte, or raise what stopped it (then part of `data` may be in the file)."""
     rest = memoryview(data)
@@ -24,17 +32,24 @@ def write_all(descriptor: int, data: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Put `data` at `path` with mode 0600: after a crash the old content is there or the new, never a mixture."""
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write a file whose content is durable when this returns; its name is once the folder was synced."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
+        # Also of a file that a crash left behind, and whatever the umask.
+        os.fchmod(descriptor, mode)
         write_all(descriptor, data)
         os.fsync(descriptor)
     except BaseException:
         os.close(descriptor)
-        temporary.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         raise
     os.close(descriptor)
+
+
+def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Put `data` at `path`: after a crash the old content is there or the new, never a mixture."""
+    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    write_file(temporary, data, mode)
     temporary.rename(path)
     sync_folder(path.parent)

@@ -34,7 +34,7 @@ log = logging.getLogger("swarmcore.replication")
 SEGMENT_BYTES = 16 * 1024 * 1024
 RESERVE_BYTES = 32 * 1024 * 1024
 _PREFIX = "log-"
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 _RECORD = struct.Struct("<BI")
 _HARD_STATE = struct.Struct("<QQQ")
@@ -137,6 +137,9 @@ class LogFile:
         if self._segments:
             last = self._segments[-1]
             self._descriptor = os.open(last.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            # A process that was killed between a write and its sync leaves both to be read, and neither durable.
+            os.fsync(self._descriptor)
+            sync_folder(folder)
         self.written = self.size
         return self, LogContents(hard_state=self._hard_state, start=start, entries=entries)
 
@@ -208,9 +211,17 @@ class LogFile:
             self._sync(self._descriptor)
         except OSError as error:
             self._failed = True
+            self._forget_unsynced(segment)
             raise DiskFailedError(f"can't make {str(segment.path)!r} durable: {error.strerror}") from error
         segment.size += len(frame)
         self.written += len(frame)
+
+    def _forget_unsynced(self, segment: _Segment) -> None:
+        """Cut off what a failed sync was for: it can still be read, and no later sync would make it durable."""
+        try:
+            os.ftruncate(self._descriptor, segment.size)
+        except OSError:
+            log.warning("can't cut %s at byte %d after a failed sync", str(segment.path), segment.size)
 
     def _take_back(self, segment: _Segment, error: OSError) -> None:
         """Cut what a failed write left behind; raises the error that the writer sees."""
@@ -218,7 +229,7 @@ class LogFile:
             os.ftruncate(self._descriptor, segment.size)
         except OSError:
             self._failed = True
-        if self._failed or error.errno not in _FULL:
+        if self._failed or error.errno not in FULL:
             self._failed = True
             raise DiskFailedError(f"can't write {str(segment.path)!r}: {error.strerror}") from error
         raise disk_full(self._folder) from error
@@ -235,7 +246,7 @@ class LogFile:
             replace_file(path, first)
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         except OSError as error:
-            if error.errno in _FULL and not path.exists():
+            if error.errno in FULL and not path.exists():
                 raise disk_full(self._folder) from error
             self._failed = True
             raise DiskFailedError(f"can't make {str(path)!r} durable: {error.strerror}") from error

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -45,8 +46,8 @@ from swarmcore.raft.membership import Member, Membership, MembershipChange, Move
 from swarmcore.raft.messages import InstallSnapshot, Message
 from swarmcore.raft.types import Entry, Settings, SnapshotMeta
 from swarmcore.replication.applier import Applier, restore
-from swarmcore.replication.disk import Disk
-from swarmcore.replication.log_file import RESERVE_BYTES, SEGMENT_BYTES, disk_full
+from swarmcore.replication.disk import Disk, in_thread
+from swarmcore.replication.log_file import FULL, RESERVE_BYTES, SEGMENT_BYTES, DiskFailedError, disk_full
 from swarmcore.replication.snapshot_file import SnapshotReader, remove_before, snapshot_path
 from swarmcore.replication.snapshotter import write_snapshot
 from swarmcore.replication.state_folder import State, open_state
@@ -168,16 +169,19 @@ class Replica:
         Where there is no state yet: `bootstrap` begins a cluster of this manager alone, `joined_as` the state of a
         member to which a leader gave that id. Raises DamagedStateError and ConfigurationError, in one line.
         """
-        state = await asyncio.to_thread(
-            open_state,
-            folder,
-            node_id=node_id,
-            address=address,
-            unlock_key=unlock_key,
-            bootstrap=bootstrap,
-            joined_as=joined_as,
-            segment_bytes=limits.segment_bytes,
-            reserve_bytes=limits.reserve_bytes,
+        state = await in_thread(
+            partial(
+                open_state,
+                folder,
+                node_id=node_id,
+                address=address,
+                unlock_key=unlock_key,
+                bootstrap=bootstrap,
+                joined_as=joined_as,
+                segment_bytes=limits.segment_bytes,
+                reserve_bytes=limits.reserve_bytes,
+            ),
+            unwanted=State.close,
         )
         try:
             if state.snapshot_file is not None:
@@ -195,8 +199,7 @@ class Replica:
                 chance=chance or Random(),
             )
         except BaseException:
-            state.log_file.close()
-            state.lock.close()
+            state.close()
             raise
 
     # What others ask
@@ -354,7 +357,12 @@ class Replica:
 
         Raises ResourceExhaustedError when the disk has no room for the snapshot; it is made later then.
         """
-        await self._log_disk.submit(self._keys.rotate)
+        try:
+            await self._log_disk.submit(self._keys.rotate)
+        except OSError as error:
+            if error.errno in FULL:
+                raise disk_full(self._folder) from error
+            raise DiskFailedError(f"can't write the data keys in {str(self._folder)!r}: {error.strerror}") from error
         await self._log_disk.submit(lambda: self._log_file.compact(0, rotate=True))
         if not await self._take_snapshot():
             raise disk_full(self._folder)

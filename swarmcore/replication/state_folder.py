@@ -41,6 +41,11 @@ class State:
     log: RaftLog
     lock: FolderLock
 
+    def close(self) -> None:
+        """Let another process have the folder."""
+        self.log_file.close()
+        self.lock.close()
+
 
 class FolderLock:
     """Held while a folder is open, so that no two processes write into it. It ends with the process."""

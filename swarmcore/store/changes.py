@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +22,13 @@ class Change(NamedTuple):
     @property
     def id(self) -> str:
         return str((self.new if self.new is not None else self.old).id)  # type: ignore[union-attr]
+
+
+class StatusChange(Change):
+    """An update in which nothing but status and meta differs, as its writer said; an update may also be a `Change`
+    although it does no more. Nearly all changes of a big cluster are of this kind: followers can pass over them."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +129,23 @@ class Publisher:
 
     def publish(self, commit: Commit | Resync) -> None:
         parts: dict[frozenset[str], Commit | None] = {}
+        present = {change.table for change in commit.changes} if isinstance(commit, Commit) else ()
         for subscription in list(self._subscriptions.values()):
             tables = subscription.tables
             if tables is None or isinstance(commit, Resync):
                 subscription.offer(commit)
                 continue
             if tables not in parts:
-                changes = tuple(change for change in commit.changes if change.table in tables)
-                parts[tables] = Commit(commit.version, changes) if changes else None
+                parts[tables] = _part(commit, tables, present)
             part = parts[tables]
             if part is not None:
                 subscription.offer(part)
+
+
+def _part(commit: Commit, tables: frozenset[str], present: Collection[str]) -> Commit | None:
+    """What a commit says of some tables; `present` are those that it says something of."""
+    if tables.issuperset(present):
+        return commit
+    if tables.isdisjoint(present):
+        return None
+    return Commit(commit.version, tuple([change for change in commit.changes if change.table in tables]))

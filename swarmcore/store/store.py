@@ -19,7 +19,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from swarmcore.api.store_pb2 import StoreChange, StoreSnapshotPiece
 from swarmcore.api.store_pb2 import Transaction as Entry
 from swarmcore.errors import DamagedStateError, InternalError, NotLeaderError, ResourceExhaustedError
-from swarmcore.store.changes import DEFAULT_CAPACITY, Change, Commit, Publisher, Resync, Subscription
+from swarmcore.store.changes import DEFAULT_CAPACITY, Change, Commit, Publisher, Resync, StatusChange, Subscription
 from swarmcore.store.tables import SCHEMAS, Table
 from swarmcore.store.transaction import Tables, Transaction, Write
 
@@ -291,7 +291,7 @@ class Store:
             for change in changes:
                 table = self._tables[change.table]
                 if change.new is not None:
-                    table.put(change.new)
+                    table.put(change.new, is_status=type(change) is StatusChange)
                 else:
                     table.remove(change.id)
         else:
@@ -386,6 +386,16 @@ def _compare(changes: Sequence[Change], data: bytes) -> None:
                 f"{change.table} {change.id!r} was changed after it was given to the store: "
                 "it is read-only from then on"
             )
+        if isinstance(change, StatusChange) and _without_status(change.old) != _without_status(change.new):
+            raise InternalError(f"{change.table} {change.id!r}: more than its status was changed")
+
+
+def _without_status(obj: Any) -> Any:
+    rest = type(obj)()
+    rest.CopyFrom(obj)
+    rest.ClearField("status")
+    rest.ClearField("meta")
+    return rest
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ which a manager that started from a snapshot does not know: decide nothing repli
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
 from swarmcore.api.objects_pb2 import (
     Cluster,
@@ -40,6 +40,8 @@ class StoreObject(Protocol):
 T = TypeVar("T", bound=Any)
 T_co = TypeVar("T_co", covariant=True)
 Keys = Callable[[T], Iterable[object]]
+Entry: TypeAlias = tuple[str, object]
+"""Index and key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +54,38 @@ class Schema(Generic[T]):
     unique_name: bool
     indexes: Mapping[str, Keys[T]] = field(default_factory=dict)
 
-    def keys(self, obj: T) -> tuple[tuple[str, object], ...]:
-        """Every index entry of `obj`."""
+    def basis(self, obj: T) -> tuple[object, ...]:
+        """What the index entries of `obj` follow from, to be compared and kept: here the entries themselves."""
         name = self.name(obj)
-        entries: list[tuple[str, object]] = [("name", name.lower())] if name else []
+        entries: list[Entry] = [("name", name.lower())] if name else []
         for index, keys in self.indexes.items():
             for key in keys(obj):
                 entries.append((index, key))
         return tuple(entries)
+
+    def entries(self, basis: tuple[object, ...]) -> Sequence[Entry]:
+        """Every index entry that follows from a basis."""
+        return cast("Sequence[Entry]", basis)
+
+
+class _TaskSchema(Schema[Task]):
+    """Tasks are written more often than all the rest, mostly without a change of what they are found by."""
+
+    def basis(self, obj: Task) -> tuple[object, ...]:
+        name = obj.annotations.name if obj.HasField("annotations") else ""
+        return obj.service_id, obj.node_id, obj.slot, name
+
+    def entries(self, basis: tuple[object, ...]) -> Sequence[Entry]:
+        service_id, node_id, slot, name = basis
+        entries: list[Entry] = []
+        if name:
+            entries.append(("name", str(name).lower()))
+        if service_id:
+            entries.append(("service", service_id))
+            entries.append(("slot", (service_id, slot or node_id)))
+        if node_id:
+            entries.append(("node", node_id))
+        return entries
 
 
 def _spec_name(obj: Any) -> str:
@@ -92,17 +118,7 @@ SCHEMAS: tuple[Schema[Any], ...] = (
         True,
         {kind: _service_references(kind) for kind in ("secret", "config", "network")},
     ),
-    Schema(
-        "task",
-        Task,
-        _own_name,
-        False,
-        {
-            "service": lambda task: (task.service_id,) if task.service_id else (),
-            "node": lambda task: (task.node_id,) if task.node_id else (),
-            "slot": lambda task: ((task.service_id, task.slot or task.node_id),) if task.service_id else (),
-        },
-    ),
+    _TaskSchema("task", Task, _own_name, False, dict.fromkeys(("service", "node", "slot"), lambda task: ())),
     Schema("network", Network, _spec_name, True),
     Schema("secret", Secret, _spec_name, True),
     Schema("config", Config, _spec_name, True),
@@ -157,12 +173,12 @@ class Table(Generic[T]):
     when it is replaced or removed, and in `check`.
     """
 
-    __slots__ = ("_digests", "_indexes", "_keys", "_objects", "schema")
+    __slots__ = ("_bases", "_digests", "_indexes", "_objects", "schema")
 
     def __init__(self, schema: Schema[T], *, checked: bool = False) -> None:
         self.schema = schema
         self._objects: dict[str, T] = {}
-        self._keys: dict[str, tuple[tuple[str, object], ...]] = {}
+        self._bases: dict[str, tuple[object, ...]] = {}
         self._indexes: dict[str, dict[object, dict[str, None]]] = {name: {} for name in (*schema.indexes, "name")}
         self._digests: dict[str, bytes] | None = {} if checked else None
 
@@ -188,8 +204,8 @@ class Table(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         return iter(self._objects.values())
 
-    def put(self, obj: T) -> T | None:
-        """Insert or replace by id; return what was there."""
+    def put(self, obj: T, *, is_status: bool = False) -> T | None:
+        """Insert or replace by id; return what was there. With `is_status` it is known to be found as before."""
         id = obj.id
         old = self._objects.get(id)
         if self._digests is not None:
@@ -197,15 +213,20 @@ class Table(Generic[T]):
                 self._check(id, old)
             self._digests[id] = _digest(obj)
         self._objects[id] = obj
-        after = self.schema.keys(obj)
-        before = self._keys.get(id, ())
-        if before == after:
+        if is_status:
             return old
-        self._keys[id] = after
+        schema = self.schema
+        basis = schema.basis(obj)
+        known = self._bases.get(id)
+        if known == basis:
+            return old
+        self._bases[id] = basis
+        after = schema.entries(basis)
+        if known is not None:
+            for entry in schema.entries(known):
+                if entry not in after:
+                    self._drop(*entry, id)
         indexes = self._indexes
-        for entry in before:
-            if entry not in after:
-                self._drop(*entry, id)
         for index, key in after:
             indexes[index].setdefault(key, {})[id] = None
         return old
@@ -219,7 +240,7 @@ class Table(Generic[T]):
             self._check(id, old)
             del self._digests[id]
         del self._objects[id]
-        for index, key in self._keys.pop(id, ()):
+        for index, key in self.schema.entries(self._bases.pop(id)):
             self._drop(index, key, id)
         return old
 

@@ -11,7 +11,7 @@ from swarmcore.api.objects_pb2 import Cluster, Config, Extension, Network, Node,
 from swarmcore.api.store_pb2 import StoreChange
 from swarmcore.api.store_pb2 import Transaction as Entry
 from swarmcore.errors import AlreadyExistsError, InternalError, NotFoundError, SequenceConflictError
-from swarmcore.store.changes import Change
+from swarmcore.store.changes import Change, StatusChange
 from swarmcore.store.tables import Table, TableReader
 
 T = TypeVar("T", bound=Any)
@@ -60,6 +60,11 @@ class WritableTable(Generic[T]):
     def name(self) -> str:
         return self._base.schema.table
 
+    @property
+    def touched(self) -> int:
+        """How many objects were written."""
+        return len(self._written)
+
     def get(self, id: str) -> T | None:
         obj = self._written.get(id, _ABSENT)
         return self._base.get(id) if obj is _ABSENT else obj
@@ -97,27 +102,39 @@ class WritableTable(Generic[T]):
         if self.get(obj.id) is not None:
             raise AlreadyExistsError(f"{self._base.schema.table} {obj.id!r} exists already")
         self._check_name(obj)
-        stamp = self._transaction.stamp
-        obj.meta.version.index = self._transaction.version
-        obj.meta.created_at.CopyFrom(stamp)
-        obj.meta.updated_at.CopyFrom(stamp)
+        transaction = self._transaction
+        meta = obj.meta
+        meta.version.index = transaction.version
+        meta.created_at.CopyFrom(transaction.stamp)
+        meta.updated_at.CopyFrom(transaction.stamp)
         self._put(obj, None)
 
     def update(self, obj: T) -> None:
         """Replace; raises NotFoundError, AlreadyExistsError (name) and SequenceConflictError (version)."""
-        old = self.get(obj.id)
+        self._update(obj, is_status=False)
+
+    def update_status(self, obj: T) -> None:
+        """Replace an object by one that differs in status and meta alone. Raises as `update` does."""
+        self._update(obj, is_status=True)
+
+    def _update(self, obj: T, *, is_status: bool) -> None:
+        id = obj.id
+        old = self.get(id)
         if old is None:
-            raise NotFoundError(f"{self._base.schema.table} {obj.id!r} not found")
+            raise NotFoundError(f"{self._base.schema.table} {id!r} not found")
         if obj is old:
-            raise InternalError(f"{self.name} {obj.id!r} is read-only, as it is in the store: copy it, then update")
-        if obj.meta.version.index != old.meta.version.index:
+            raise InternalError(f"{self.name} {id!r} is read-only, as it is in the store: copy it, then update")
+        meta = obj.meta
+        version = meta.version
+        if version.index != old.meta.version.index:
             raise SequenceConflictError
         schema = self._base.schema
-        if schema.unique_name and schema.name(obj) != schema.name(old):
+        if schema.unique_name and not is_status and schema.name(obj) != schema.name(old):
             self._check_name(obj)
-        obj.meta.version.index = self._transaction.version
-        obj.meta.updated_at.CopyFrom(self._transaction.stamp)
-        self._put(obj, old)
+        version.index = self._transaction.version
+        meta.updated_at.CopyFrom(self._transaction.stamp)
+        self._transaction.record(self, id, old, obj, is_status)
+        self._write(id, obj)
 
     def delete(self, id: str) -> None:
         """Remove; raises NotFoundError."""
@@ -157,11 +174,11 @@ class WritableTable(Generic[T]):
         else:
             self._write(id, old)
 
-    def redo(self, id: str, old: T | None, new: T | None) -> None:
+    def redo(self, id: str, old: T | None, new: T | None, is_status: bool) -> None:
         """Do a write again that `Transaction.split` took out of the transaction before this one."""
         if new is not None:
             new.meta.version.index = self._transaction.version
-        self._transaction.record(self, id, old, new)
+        self._transaction.record(self, id, old, new, is_status)
         self._write(id, new)
 
 
@@ -174,6 +191,8 @@ class Write(NamedTuple):
     new: Any | None
     data: bytes
     """`new`, serialised."""
+    is_status: bool
+    """Nothing but status and meta differs."""
 
 
 class Transaction:
@@ -201,11 +220,13 @@ class Transaction:
         writer: WritableTable[Any] = getattr(self, name)
         return writer
 
-    def record(self, table: WritableTable[Any], id: str, old: Any | None, new: Any | None) -> None:
+    def record(
+        self, table: WritableTable[Any], id: str, old: Any | None, new: Any | None, is_status: bool = False
+    ) -> None:
         """Called by the tables for each write, before it."""
         data = new.SerializeToString() if new is not None else b""
         self.bytes += len(data) + _CHANGE_BYTES
-        self._log.append(Write(table.name, id, old, new, data))
+        self._log.append(Write(table.name, id, old, new, data, is_status))
 
     @property
     def mark(self) -> int:
@@ -215,9 +236,9 @@ class Transaction:
     def rollback(self, mark: int) -> None:
         """Take back every write since `mark`."""
         while len(self._log) > mark:
-            name, id, old, _, data = self._log.pop()
-            self.bytes -= len(data) + _CHANGE_BYTES
-            self.table(name).undo(id, old)
+            write = self._log.pop()
+            self.bytes -= len(write.data) + _CHANGE_BYTES
+            self.table(write.table).undo(write.id, write.old)
 
     def split(self, mark: int) -> list[Write]:
         """Take back every write since `mark`, to be made by the next transaction (`resume`)."""
@@ -227,30 +248,35 @@ class Transaction:
 
     def resume(self, writes: Iterable[Write]) -> None:
         """Begin with what was split off the transaction that was applied just before."""
-        for name, id, old, new, _ in writes:
-            self.table(name).redo(id, old, new)
+        for name, id, old, new, _, is_status in writes:
+            self.table(name).redo(id, old, new, is_status)
 
     def outcome(self) -> tuple[tuple[Change, ...], bytes]:
         """What the whole transaction did, one change for each object, and the same as the data of a log entry.
 
         Both say the same in the same order, so that a manager which replays the entry gets equal tables.
         """
-        first: dict[tuple[str, str], Any | None] = {}
-        last: dict[tuple[str, str], Write] = {}
-        for write in self._log:
-            key = (write.table, write.id)
-            first.setdefault(key, write.old)
-            last[key] = write
         entry = Entry()
         add = entry.changes.add
-        changes = []
-        for key, (name, id, _, new, data) in last.items():
-            old = first[key]
+        changes: list[Change] = []
+        for name, id, old, new, data, is_status in self._effects():
             if new is not None:
                 add(table=name, object=data)
+                changes.append(StatusChange(name, old, new) if is_status else Change(name, old, new))
             elif old is not None:
                 add(action=StoreChange.DELETE, table=name, id=id)
-            else:
-                continue
-            changes.append(Change(name, old, new))
+                changes.append(Change(name, old, None))
         return tuple(changes), entry.SerializeToString()
+
+    def _effects(self) -> Iterable[Write]:
+        """What remains of the writes: one for each object, in the order of the first ones."""
+        if len(self._log) == sum(self.table(name).touched for name in {write.table for write in self._log}):
+            return self._log
+        merged: dict[tuple[str, str], Write] = {}
+        for write in self._log:
+            key = (write.table, write.id)
+            before = merged.get(key)
+            if before is not None:
+                write = write._replace(old=before.old, is_status=before.is_status and write.is_status)
+            merged[key] = write
+        return merged.values()

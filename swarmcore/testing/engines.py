@@ -18,7 +18,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 BUSYBOX = "/bin/busybox"
@@ -90,8 +90,8 @@ class DockerEngine:
     """A dockerd of our own."""
 
     folder: Path
-    process: subprocess.Popen[bytes]
-    namespace: str | None = None
+    command: Sequence[str]
+    process: subprocess.Popen[bytes] = field(init=False)
 
     @property
     def socket(self) -> Path:
@@ -128,8 +128,35 @@ class DockerEngine:
         for name in rest:
             self.docker("tag", first, name)
 
+    @property
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
+    @property
+    def log(self) -> str:
+        """All that it and its predecessors on this folder logged."""
+        return (self.folder / "log").read_text(errors="replace")
+
+    def start(self) -> None:
+        """Start the process, again where it ran before, and wait until it answers."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            (self.folder / "pid").unlink()
+        with open(self.folder / "log", "ab") as log:
+            self.process = subprocess.Popen(
+                self.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(RuntimeError, subprocess.TimeoutExpired):
+                self.docker("version", timeout=5)
+                return
+            time.sleep(0.1)
+        self.stop(kill=True)
+        raise RuntimeError(f"dockerd did not start in {START_SECONDS} s:\n{self.log[-2000:]}")
+
     def stop(self, *, kill: bool = False) -> None:
-        """End the engine's process; its containers end with it."""
+        """End the engine's process; its containers end with it, unless it is killed."""
         if self.process.poll() is not None:
             return
         self.process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
@@ -144,9 +171,6 @@ def start_docker(
     folder: Path, *, namespace: str | None = None, hostname: str = "", extra: Sequence[str] = ()
 ) -> DockerEngine:
     """Start an engine on `folder` (again, where one ran before) and wait until it answers."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        (folder / "pid").unlink()
     command = [
         "dockerd",
         *("--data-root", str(folder / "data")),
@@ -159,20 +183,9 @@ def start_docker(
         command = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', hostname, *command]
     if namespace:
         command = ["nsenter", f"--net=/run/netns/{namespace}", *command]
-    with open(folder / "log", "ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
-    engine = DockerEngine(folder, process, namespace)
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        with contextlib.suppress(RuntimeError, subprocess.TimeoutExpired):
-            engine.docker("version", timeout=5)
-            return engine
-        time.sleep(0.1)
-    engine.stop(kill=True)
-    tail = (folder / "log").read_text(errors="replace")[-2000:]
-    raise RuntimeError(f"dockerd did not start in {START_SECONDS} s:\n{tail}")
+    engine = DockerEngine(folder, command)
+    engine.start()
+    return engine
 
 
 @contextlib.contextmanager
@@ -216,6 +229,9 @@ class Host:
     """A machine of its own: a network namespace with an address, and maybe an engine."""
 
     name: str
+    """Of its network namespace."""
+    hostname: str
+    """What its engine calls it: docker1, docker2 and so on."""
     address: str
     folder: Path
     engine: DockerEngine | None
@@ -227,10 +243,7 @@ class Host:
 
 @contextlib.contextmanager
 def hosts(count: int, *, engines: bool = True, images: Sequence[str] = ("redis:3.0.5",)) -> Iterator[list[Host]]:
-    """Hosts on one bridge, all in namespaces: nothing of the machine's own network is touched.
-
-    Their engines call themselves docker1, docker2 and so on.
-    """
+    """Hosts on one bridge, all in namespaces: nothing of the machine's own network is touched."""
     number = next(_numbers) % 250
     prefix = f"swt{number}"
     made: list[Host] = []
@@ -258,7 +271,7 @@ def hosts(count: int, *, engines: bool = True, images: Sequence[str] = ("redis:3
                 engine.import_image(*images)
             else:
                 own.mkdir()
-            made.append(Host(name, address, own, engine))
+            made.append(Host(name, f"docker{index}", address, own, engine))
         yield made
 
 

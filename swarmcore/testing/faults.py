@@ -46,14 +46,15 @@ def refused_start(*flags: str, code: int = 1, seconds: float = 20.0) -> str:
     return only_complaint(stderr)
 
 
-def processes(word: str) -> dict[int, str]:
-    """Command lines by process id of all processes that have `word` among their arguments."""
+def processes(*words: str) -> dict[int, str]:
+    """Command lines by process id of all processes that have one of `words` among their arguments."""
+    wanted = frozenset(words)
     found = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and int(folder.name) != os.getpid():
             with contextlib.suppress(OSError):
                 arguments = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                if word in arguments:
+                if not wanted.isdisjoint(arguments):
                     found[int(folder.name)] = " ".join(arguments)
     return found
 

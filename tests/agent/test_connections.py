@@ -35,7 +35,7 @@ async def test_a_manager_that_does_not_answer_loses_weight_and_another_is_chosen
     connection.succeeded()
 
     assert weight == 45
-    assert connection.peer == manager.address
+    assert connection.peer == f"manager {manager.address}"
     assert remotes.weights[alive] == 8
     await connection.aclose()
     await manager.stop()

@@ -214,6 +214,16 @@ async def test_a_failure_that_comes_again_and_again_is_logged_once(
     assert caplog.text.count("not the leader") == 1
 
 
+async def test_a_node_that_was_removed_is_told_how_it_comes_back(
+    manager: FakeManager, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager.refuse["Session"] = (grpc.StatusCode.PERMISSION_DENIED, "node n was removed from swarm")
+    async with agent_on(manager, tmp_path, FakeExecutor()):
+        await manager.until(lambda: "removed from swarm" in caplog.text)
+
+    assert f"to let it join again, stop it, remove {str(tmp_path)!r} and name a manager to join" in caplog.text
+
+
 async def test_a_manager_without_assignments_is_served_by_full_lists(manager: FakeManager, tmp_path: Path) -> None:
     manager.refuse["Assignments"] = (grpc.StatusCode.UNIMPLEMENTED, "unknown method")
     async with agent_on(manager, tmp_path, FakeExecutor()) as agent:

@@ -150,3 +150,11 @@ async def test_a_policy_grants_managers_only_where_the_operator_says_so() -> Non
     assert isinstance(await chain(manager).judge(request()), Pending)
     assert isinstance(await chain(manager, a="worker").judge(request()), Pending)
     assert await chain(manager, a="10.0.0.0/8,manager").judge(request()) == Accept(MANAGER)
+
+
+async def test_a_stranger_is_not_told_what_a_policy_says_when_it_fails(caplog: pytest.LogCaptureFixture) -> None:
+    judged = chain(Scripted("a", FileNotFoundError(2, "No such file or directory", "/etc/swarm.psk")))
+
+    with pytest.raises(UnavailableError, match=r"^acceptance/a failed: the manager's log says more$"):
+        await judged.judge(request("something"))
+    assert "/etc/swarm.psk" in caplog.text

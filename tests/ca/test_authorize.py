@@ -16,11 +16,13 @@ from swarmcore.ca.authorize import Authorizer, LocalAuthorizer
 from swarmcore.ca.root import load_certificates, new_csr, new_key, public_key_of_csr
 from swarmcore.ca.security import SecurityConfig
 from swarmcore.errors import PermissionDeniedError
+from swarmcore.store.transaction import Transaction
 from swarmcore.testing.clock import SimulatedClock
 from swarmcore.testing.store import running_store
 from swarmcore.testing.trust import write_first_objects
 
 HEARTBEAT = "/docker.swarmkit.v1.Dispatcher/Heartbeat"
+LIST_NODES = "/docker.swarmkit.v1.Control/ListNodes"
 
 
 @dataclass
@@ -37,11 +39,16 @@ class FakeContext:
         return {"x509_pem_cert": [self.pem]} if self.pem else {}
 
 
-def worker(security: SecurityConfig, clock: SimulatedClock, node_id: str = "w") -> bytes:
+def worker(
+    security: SecurityConfig,
+    clock: SimulatedClock,
+    node_id: str = "w",
+    role: NodeRole.ValueType = NodeRole.WORKER,
+) -> bytes:
     root = security.root_with_key
     assert root is not None
     key = public_key_of_csr(new_csr(new_key()))
-    chain = root.sign(key, node_id=node_id, role=NodeRole.WORKER, cluster_id=security.cluster_id, now=clock.now())
+    chain = root.sign(key, node_id=node_id, role=role, cluster_id=security.cluster_id, now=clock.now())
     return load_certificates(chain)[0].public_bytes(serialization.Encoding.PEM)
 
 
@@ -100,6 +107,28 @@ async def test_the_root_certificate_itself_is_nobodys_identity(tmp_path: Path) -
             guard.authorize(HEARTBEAT, FakeContext(security.root.certificate_pem))  # type: ignore[arg-type]
 
 
+async def test_a_demoted_manager_is_a_worker_whatever_its_certificate_says(tmp_path: Path) -> None:
+    clock = SimulatedClock()
+    security = SecurityConfig.create_cluster(tmp_path, clock)
+    context: Any = FakeContext(worker(security, clock, "m", NodeRole.MANAGER))
+    async with running_store(clock.now) as store:
+        await store.update(lambda tx: tx.node.create(Node(id="m", role=NodeRole.MANAGER)))
+        guard = Authorizer(security=security, store=store, remote_address=lambda peer: "", clock=clock)
+        assert guard.authorize(LIST_NODES, context).role == NodeRole.MANAGER
+
+        def demote(tx: Transaction) -> None:
+            node = Node()
+            node.CopyFrom(tx.node.get("m") or Node())
+            node.role = NodeRole.WORKER
+            tx.node.update(node)
+
+        await store.update(demote)
+
+        with pytest.raises(PermissionDeniedError, match="a worker may not call"):
+            guard.authorize(LIST_NODES, context)
+        assert guard.authorize(HEARTBEAT, context).role == NodeRole.WORKER
+
+
 async def test_a_manager_with_an_empty_store_hears_raft_from_managers_only(tmp_path: Path) -> None:
     clock = SimulatedClock()
     security = SecurityConfig.create_cluster(tmp_path, clock)
@@ -117,7 +146,7 @@ async def test_the_control_socket_has_the_roles_of_its_node(tmp_path: Path) -> N
     security = SecurityConfig.create_cluster(tmp_path)
     guard = LocalAuthorizer(security)
 
-    caller = guard.authorize("/docker.swarmkit.v1.Control/ListNodes", FakeContext())  # type: ignore[arg-type]
+    caller = guard.authorize(LIST_NODES, FakeContext())  # type: ignore[arg-type]
 
     assert caller.is_local and caller.node_id == security.node_id and caller.role == NodeRole.MANAGER
     with pytest.raises(PermissionDeniedError):

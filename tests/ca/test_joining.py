@@ -13,6 +13,7 @@ import pytest
 from swarmcore.api.specs_pb2 import NodeSpec
 from swarmcore.api.types_pb2 import NodeRole
 from swarmcore.ca import joining
+from swarmcore.ca.acceptance import Link
 from swarmcore.ca.files import CertificateFolder, JoinAttempt
 from swarmcore.ca.security import SecurityConfig
 from swarmcore.ca.server import MAX_WAITING_OF_ADDRESS
@@ -123,6 +124,18 @@ async def test_a_node_killed_between_request_and_answer_makes_no_second_node(tmp
         nodes = _nodes(manager.store)
 
     assert second.node_id == first.node_id and nodes == 2
+
+
+async def test_a_cluster_that_was_begun_and_never_ran_is_no_root_to_trust(tmp_path: Path) -> None:
+    begun = SecurityConfig.create_cluster(tmp_path / "n")
+    for name in ("swarm-node.crt", "swarm-node.key"):
+        (tmp_path / "n" / name).unlink()
+    async with trusted_manager(tmp_path / "m", acceptance=[Link("auto")]) as manager:
+        joined = await SecurityConfig.join(tmp_path / "n", manager.address, "")
+
+    assert joined.root.digest == manager.security.root.digest != begun.root.digest
+    assert joined.root_with_key is None
+    assert not (tmp_path / "n" / "swarm-root-ca.key").exists()
 
 
 async def test_a_wrong_token_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from swarmcore.api.types_pb2 import EncryptionKey, IssuanceStatus, NodeRole
 from swarmcore.ca.issuing import WAITING_SECONDS
 from swarmcore.ca.root import new_csr, new_key
 from swarmcore.ca.security import SecurityConfig
-from swarmcore.ca.server import CertificateAuthority
+from swarmcore.ca.server import STATUS_WAITERS_OF_NODE, CertificateAuthority
 from swarmcore.errors import (
     AbortedError,
     AlreadyExistsError,
@@ -33,7 +33,7 @@ from swarmcore.errors import (
 from swarmcore.plugin.loader import load
 from swarmcore.store.store import Store
 from swarmcore.store.transaction import Transaction
-from swarmcore.testing.clock import SimulatedClock
+from swarmcore.testing.clock import SimulatedClock, let_the_loop_run
 from swarmcore.testing.store import running_store
 from swarmcore.testing.trust import write_first_objects
 
@@ -258,6 +258,23 @@ async def test_a_status_of_nobody_is_an_invalid_argument(at: Scene, node_id: str
 async def test_the_status_of_an_unknown_node_is_not_found(at: Scene) -> None:
     with pytest.raises(NotFoundError):
         await at.status("unknown")
+
+
+async def test_who_waits_for_a_node_with_too_many_others_is_answered_at_once(at: Scene) -> None:
+    made = await at.ask(csr=CSR)
+    ask = pb.NodeCertificateStatusRequest(node_id=made.node_id)
+    waiting = [
+        asyncio.ensure_future(at.authority.NodeCertificateStatus(ask, None)) for _ in range(STATUS_WAITERS_OF_NODE)
+    ]
+    await let_the_loop_run()
+    assert not any(each.done() for each in waiting)
+
+    answer = await asyncio.wait_for(at.authority.NodeCertificateStatus(ask, None), 5)
+
+    assert answer.status.state == IssuanceStatus.PENDING
+    await at.change(made.node_id, membership=NodeSpec.ACCEPTED)
+    for each in waiting:
+        assert (await asyncio.wait_for(each, 5)).status.state == IssuanceStatus.ISSUED
 
 
 async def test_managers_get_the_unlock_key(at: Scene) -> None:

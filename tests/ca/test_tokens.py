@@ -80,3 +80,11 @@ def test_an_unlock_key_survives_being_typed(key: bytes) -> None:
 def test_a_malformed_unlock_key_is_refused(text: str) -> None:
     with pytest.raises(InvalidArgumentError):
         parse_unlock_key(text)
+
+
+def test_what_was_typed_as_a_token_is_not_repeated() -> None:
+    secret = new_join_token(DIGEST).rpartition("-")[2]
+    for typed in (f"SWMTKN-{secret}-1-2", f"SWMTKN-1-{secret}", secret, f"SWMTKN-2-{secret}-a-b"):
+        with pytest.raises(InvalidArgumentError) as caught:
+            parse_join_token(typed)
+        assert secret not in str(caught.value)

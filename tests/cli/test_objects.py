@@ -107,6 +107,14 @@ def test_a_network_is_created_listed_and_removed(manager: FakeManager, ctl: Ctl)
     assert ctl("network", "rm", "backend").out == "backend\n"
 
 
+@pytest.mark.parametrize("kind", ["secret", "config"])
+def test_an_empty_standard_input_is_told_before_anything_is_sent(ctl: Ctl, kind: str) -> None:
+    refused = ctl(kind, "create", "c")
+
+    assert refused.code == 1
+    assert refused.err == f"Error: standard input was empty: pipe the {kind} in, or name a file with --file\n"
+
+
 def test_a_plugin_lock_lists_what_is_installed_and_asks_no_manager(ctl: Ctl, tmp_path: Path) -> None:
     printed = ctl("--socket", "/nonexistent.sock", "plugins", "lock")
     (tmp_path / "plugins.lock").write_text(printed.out)

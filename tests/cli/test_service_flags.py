@@ -85,6 +85,11 @@ CASES: list[tuple[tuple[str, ...], Callable[[ServiceSpec], Any], Any]] = [
     (("--restart-window", "1h"), lambda s: s.task.restart.window.seconds, 3600),
     (("--oom-score-adj", "-500"), lambda s: s.task.container.oom_score_adj, -500),
     (("--constraint", "node.role==worker"), lambda s: list(s.task.placement.constraints), ["node.role==worker"]),
+    (
+        ("--placement-pref", "spread=node.labels.dc", "--placement-pref", "spread=engine.labels.rack"),
+        lambda s: [each.spread.spread_descriptor for each in s.task.placement.preferences],
+        ["node.labels.dc", "engine.labels.rack"],
+    ),
     (("--init",), lambda s: s.task.container.init.value, True),
     (
         ("--log-driver", "gelf", "--log-opt", "tag=x"),
@@ -235,6 +240,7 @@ def test_tmpfs() -> None:
     [
         (service_values.port, "80"),
         (service_values.port, "a:b:c:d"),
+        (service_values.port, "8080:80"),
         (service_values.port, "web:0"),
         (service_values.port, "web:65536"),
         (service_values.port, "web:80/quic"),
@@ -251,6 +257,10 @@ def test_tmpfs() -> None:
         (service_values.tmpfs, "/tmp:ro,rw"),
         (service_values.tmpfs, "/tmp:nosuchword"),
         (service_values.ulimit, "nofile"),
+        (service_values.spread, "node.labels.rack"),
+        (service_values.spread, "binpack=node.labels.rack"),
+        (service_values.spread, "spread=node.id"),
+        (service_values.spread, "spread=node.labels."),
         (service_values.ulimit, "nofile=20:10"),
         (service_values.ulimit, "nofile=-1:10"),
         (service_values.npipe, "x"),

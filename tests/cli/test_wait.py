@@ -15,7 +15,8 @@ from swarmcore.api.types_pb2 import TaskState, UpdateStatus
 from swarmcore.cli.command_line import CliError, Settings
 from swarmcore.cli.connection import CallError, Manager
 from swarmcore.cli.lookup import Names
-from swarmcore.cli.wait import LiveDisplay, PlainDisplay, wait_until_converged
+from swarmcore.cli.progress import progress
+from swarmcore.cli.wait import LiveDisplay, PlainDisplay, summary, wait_until_converged
 from swarmcore.testing.control_socket import Ctl, FakeManager, a_task, three_nodes
 
 
@@ -127,6 +128,7 @@ def test_the_bars_are_drawn_for_many_slots_in_little_room(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("LINES", "10")
     monkeypatch.setenv("COLUMNS", "100")
     service.spec.replicated.replicas = 50
@@ -142,8 +144,39 @@ def test_the_bars_are_drawn_for_many_slots_in_little_room(
     )
 
     shown = capsys.readouterr().err
+    assert "web.50" in shown and "insufficient resources" in shown
+    assert "web.49" not in shown, "what runs is only counted where there is little room"
     assert "web: 50/50 running" in shown
-    assert "… and 44 more" in shown
+
+
+def test_more_slots_on_their_way_than_there_is_room_for_are_counted(
+    manager: FakeManager,
+    to: Manager,
+    service: Service,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("LINES", "10")
+    service.spec.replicated.replicas = 50
+    manager.put(service)
+
+    wait_until_converged(
+        to,
+        service,
+        display=LiveDisplay(Names(to)),
+        sleep=steps(lambda: manager.put(*(a_task(f"t{n}", service, n) for n in range(1, 51)))),
+    )
+
+    assert "… and 44 more on their way" in capsys.readouterr().err
+
+
+def test_tasks_from_before_an_update_are_counted_as_such(service: Service) -> None:
+    old = [a_task("a", service, 1), a_task("b", service, 2)]
+    service.spec.task.container.image = "nginx:2"
+    service.spec_version.index += 1
+
+    assert summary(service, progress(service, old)) == "web: 0/2 running, 2 to update"
 
 
 def test_a_failing_wait_ends_the_command_with_1_after_the_id(manager: FakeManager, ctl: Ctl, service: Service) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
@@ -129,6 +130,24 @@ async def test_a_node_that_comes_back_is_ready_again_and_keeps_its_tasks(world: 
     assert world.node("n1").status.state == NodeStatus.READY
     assert world.node("n1").status.message == ""
     assert world.task("t1").status.state == TaskState.RUNNING
+
+
+async def test_the_log_has_a_line_for_a_new_node_and_for_one_that_went_and_came_back(
+    world: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "swarmcore.dispatcher")
+    await world.add_nodes("n1")
+
+    agent = await world.agent("n1", description=NodeDescription(hostname="box"))
+    await world.agent("n1", session_id=agent.session_id, description=NodeDescription(hostname="box"))
+    await world.clock.advance(60)
+    await world.agent("n1", description=NodeDescription(hostname="box"))
+
+    assert caplog.messages == [
+        "node 'box' (n1) is ready for the first time",
+        "node 'box' (n1) is down: heartbeat failure",
+        "node 'box' (n1) is ready again",
+    ]
 
 
 async def test_tasks_of_a_node_that_is_down_for_a_day_are_orphaned(

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from swarmcore.testing.cluster import Swarmd, free_port, swarmd
-from swarmcore.testing.faults import short_folder
+from swarmcore.testing.faults import processes, short_folder
+
+SLEEPS = tuple(str(seconds) for seconds in range(86400, 86500))
+"""Seconds that tests here let their processes sleep, each test its own: by them a process is known."""
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
     with short_folder() as path:
         yield path
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """End what a test that failed left running; tasks outlive their swarmd."""
+    yield
+    for pid in processes(*SLEEPS):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture

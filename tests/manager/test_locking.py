@@ -12,6 +12,7 @@ import pytest
 from swarmcore.api.objects_pb2 import Cluster
 from swarmcore.api.types_pb2 import EncryptionKey
 from swarmcore.ca.server import MANAGER_SUBSYSTEM
+from swarmcore.errors import ResourceExhaustedError
 from swarmcore.manager import locking
 from swarmcore.manager.bootstrap import Founder, new_cluster
 from swarmcore.manager.locking import keep_locked
@@ -27,6 +28,7 @@ class Keys:
         self.term = 0
         self.key = key
         self.is_full = False
+        self.rotations = 0
         self.leads = asyncio.Event()
 
     async def wait_leadership_change(self, known: int) -> int:
@@ -40,6 +42,11 @@ class Keys:
         if self.is_full:
             raise OSError(errno.ENOSPC, "No space left on device")
         self.key = unlock_key
+
+    async def rotate_keys(self) -> None:
+        self.rotations += 1
+        if self.rotations == 2:
+            raise ResourceExhaustedError("the disk is full")
 
 
 def write(key: bytes | None) -> Callable[[Transaction], None]:
@@ -84,6 +91,27 @@ async def test_the_log_is_locked_anew_whenever_the_key_changes(
         await let_the_loop_run()
         assert keys.key == b"second"
 
+        keeping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeping
+
+
+async def test_keys_that_stood_on_the_disk_in_the_open_are_not_used_once_it_is_locked(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    keys = Keys()
+    keys.leads.set()
+    async with running_store() as store:
+        keeping = asyncio.create_task(keep_locked(store, keys, "c"))
+        rotations = []
+        for key in (None, b"first", b"second", None, b"third", b"fourth"):
+            await store.update(write(key))
+            await let_the_loop_run()
+            rotations.append(keys.rotations)
+
+        assert rotations == [0, 1, 1, 1, 2, 2]
+        assert keys.key == b"fourth"
+        assert "still written under keys that were not locked: the disk is full" in caplog.text
         keeping.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await keeping

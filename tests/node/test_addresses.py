@@ -26,6 +26,13 @@ def test_what_is_given_comes_before_what_is_listened_on_before_what_is_found(
     assert addresses.advertised(listen, advertise) == told
 
 
+def test_an_address_that_nobody_chose_is_told_with_what_changes_it() -> None:
+    assert addresses.described("10.0.0.5:4242", "10.0.0.5:4242") == "10.0.0.5:4242"
+    assert addresses.described("10.0.0.5:4242", "") == "10.0.0.5:4242; --advertise-remote-api names another address"
+    for own in ("127.0.0.1:4242", "localhost:4242", "[::1]:4242"):
+        assert addresses.described(own, "").startswith(f"{own}, which only this machine reaches; ")
+
+
 def test_a_machine_without_a_network_is_told_as_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addresses, "candidates", list)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from swarmcore.node import front as front_module
+from swarmcore.node.admission import Admission, origin_of
 from swarmcore.node.client_hello import NotTLSError
 from swarmcore.node.front import ByFirstByte, ByServerName, Front
 from swarmcore.node.listeners import bind_tcp
@@ -48,14 +49,20 @@ class Scene:
 
 
 @contextlib.asynccontextmanager
-async def scene(folder: Path, *, limit: int = 100, hello_seconds: float = 10.0) -> AsyncIterator[Scene]:
+async def scene(
+    folder: Path, *, limit: int = 100, most: int = 100, most_to_a: int = 100, hello_seconds: float = 10.0
+) -> AsyncIterator[Scene]:
     arrived: dict[str, asyncio.Queue[Streams]] = {"a": asyncio.Queue(), "b": asyncio.Queue()}
 
     def taker(name: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:
         return lambda reader, writer: arrived[name].put_nowait((reader, writer))
 
     servers = [await asyncio.start_unix_server(taker(name), folder / name) for name in arrived]
-    front = Front(lambda: ByLetter(folder), connections_per_address=limit, hello_seconds=hello_seconds)
+    front = Front(
+        lambda: ByLetter(folder),
+        admission=Admission(per_address=limit, in_all=most, per_target={folder / "a": most_to_a}),
+        hello_seconds=hello_seconds,
+    )
     bound = bind_tcp("127.0.0.1:0")
     await front.listen(bound)
     try:
@@ -191,6 +198,58 @@ async def test_one_address_may_have_only_so_many_connections(
         inner.append(await at.arrived["a"].get())
         for writer in (refused, *(each[1] for each in (*kept, *inner))):
             writer.close()
+
+
+async def test_strangers_take_no_place_that_another_listener_needs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with scene(tmp_path, most_to_a=1) as at:
+        _, first = await at.connect(b"a")
+        _, inner = await at.arrived["a"].get()
+        for _ in range(5):
+            reader, refused = await at.connect(b"a")
+            assert await _read_to_the_end(reader) == b""
+            refused.close()
+
+        assert caplog.text.count("1 connections without a certificate are open") == 1
+        _, other = await at.connect(b"b")
+        _, other_inner = await at.arrived["b"].get()
+        first.close()
+        inner.close()
+        await _until(lambda: at.front.connections == 1)
+        _, next_one = await at.connect(b"a")
+        _, next_inner = await at.arrived["a"].get()
+        for writer in (other, other_inner, next_one, next_inner):
+            writer.close()
+
+
+async def test_there_are_never_more_connections_than_the_process_has_files_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with scene(tmp_path, most=2) as at:
+        silent = [await at.connect() for _ in range(2)]
+        await _until(lambda: at.front.connections == 2)
+        reader, refused = await at.connect(b"a")
+
+        assert await _read_to_the_end(reader) == b""
+        assert "2 connections are open: refusing another" in caplog.text
+        for writer in (refused, *(writer for _, writer in silent)):
+            writer.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "origin"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:0:1::7", "2001:db8:0:1::/64"),
+        ("2001:db8:0:1:ffff::", "2001:db8:0:1::/64"),
+        ("127.0.0.9", ""),
+        ("::1", ""),
+        ("", ""),
+    ],
+)
+def test_a_network_of_ipv6_counts_as_one_caller(address: str, origin: str) -> None:
+    assert origin_of(address) == origin
 
 
 async def test_a_listener_that_is_gone_closes_the_connection(tmp_path: Path) -> None:

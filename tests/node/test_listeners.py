@@ -19,15 +19,26 @@ import grpc
 import pytest
 
 from swarmcore.api import health_pb2 as health
+from swarmcore.api.ca_pb2 import IssueNodeCertificateRequest, NodeCertificateStatusRequest
+from swarmcore.api.ca_pb2_grpc import NodeCAStub
 from swarmcore.api.caller import Caller, current_caller
 from swarmcore.api.dispatcher_pb2 import SessionMessage, SessionRequest
 from swarmcore.api.dispatcher_pb2_grpc import DispatcherServicer, DispatcherStub, add_DispatcherServicer_to_server
 from swarmcore.api.health_pb2_grpc import HealthServicer, HealthStub, add_HealthServicer_to_server
 from swarmcore.api.types_pb2 import NodeRole
+from swarmcore.ca.channels import anonymous_channel
+from swarmcore.ca.root import new_csr, new_key
 from swarmcore.ca.security import SecurityConfig
 from swarmcore.errors import ConfigurationError, NotFoundError
 from swarmcore.node import listeners
-from swarmcore.node.listeners import MAX_RECEIVE_BYTES, Listener, Service, serve_control, serve_remote
+from swarmcore.node.listeners import (
+    MAX_NEWCOMER_BYTES,
+    MAX_RECEIVE_BYTES,
+    Listener,
+    Service,
+    serve_control,
+    serve_remote,
+)
 from swarmcore.testing.store import running_store
 from swarmcore.testing.trust import trusted_manager
 
@@ -124,6 +135,12 @@ async def test_a_control_socket_in_use_is_left_alone(tmp_path: Path) -> None:
         assert listener.address in str(caught.value) and "\n" not in str(caught.value)
         async with grpc.aio.insecure_channel(f"unix:{listener.address}") as channel:
             assert await check(channel) == health.HealthCheckResponse.SERVING
+
+
+def test_two_managers_that_start_at_once_do_not_share_a_control_socket(tmp_path: Path) -> None:
+    with listeners.bind_unix(tmp_path / "swarmd.sock"):
+        with pytest.raises(ConfigurationError, match="another process serves this socket"):
+            listeners.bind_unix(tmp_path / "swarmd.sock")
 
 
 async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
@@ -238,6 +255,44 @@ async def test_a_message_over_the_limit_is_refused(tmp_path: Path) -> None:
                 await HealthStub(channel).Check(health.HealthCheckRequest(service="x" * MAX_RECEIVE_BYTES))
 
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_stranger_may_send_little(tmp_path: Path) -> None:
+    async with trusted_manager(tmp_path / "m") as manager:
+        channel = anonymous_channel(manager.address, manager.security.root.certificate_pem)
+        request = IssueNodeCertificateRequest(csr=b"x" * MAX_NEWCOMER_BYTES)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await NodeCAStub(channel).IssueNodeCertificate(request, timeout=10)
+        await channel.close()
+
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_stranger_asks_for_few_things_at_once(tmp_path: Path) -> None:
+    async with trusted_manager(tmp_path / "m") as manager:
+        channel = anonymous_channel(manager.address, manager.security.root.certificate_pem)
+        stub = NodeCAStub(channel)
+        made = [
+            await stub.IssueNodeCertificate(IssueNodeCertificateRequest(csr=new_csr(new_key())), timeout=10)
+            for _ in range(4)
+        ]
+        asked = [
+            asyncio.ensure_future(stub.NodeCertificateStatus(NodeCertificateStatusRequest(node_id=each.node_id)))
+            for each in made
+            for _ in range(10)
+        ]
+        waiting = manager.authority._waiters._waiting
+        async with asyncio.timeout(10):
+            while sum(map(len, waiting.values())) < 16:  # noqa: ASYNC110 - it has no event for tests
+                await asyncio.sleep(0)
+        for _ in range(100):
+            await asyncio.sleep(0)
+
+        assert sum(map(len, waiting.values())) == 16
+        for call in asked:
+            call.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        await channel.close()
 
 
 async def test_many_garbage_connections_do_not_disturb_a_join(tmp_path: Path) -> None:

@@ -70,6 +70,14 @@ def state(plugins: PluginSet, name: str) -> tuple[PluginState, str]:
     return report.state, report.error
 
 
+def test_metadata_without_a_summary_is_enough(site: Site) -> None:
+    site.install("rack", rack())
+    metadata = next(site.folder.glob("rack-*.dist-info")) / "METADATA"
+    metadata.write_text("Metadata-Version: 2.1\nName: rack\nVersion: 1.0.0\n")
+
+    assert state(site.load(), "rack") == (PluginState.OK, "")
+
+
 @pytest.mark.parametrize(
     ("source", "error"),
     [

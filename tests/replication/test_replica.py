@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from swarmcore.replication.keys import KeyRing
 from swarmcore.replication.log_file import DiskFailedError, segment_paths
 from swarmcore.replication.replica import Limits, Replica
 from swarmcore.replication.snapshot_file import snapshot_paths
+from swarmcore.replication.state_folder import State, open_state
 from swarmcore.store.changes import Commit
 from swarmcore.store.store import Store
 from swarmcore.testing.clock import SimulatedClock, let_the_loop_run
@@ -299,6 +302,30 @@ async def open_again(folder: Path, node_id: str = "node-1", bootstrap: bool = Tr
         folder=folder, store=Store(), node_id=node_id, address="", bootstrap=bootstrap, clock=SimulatedClock()
     )
     await replica.aclose()
+
+
+async def test_a_start_that_is_cancelled_keeps_nothing_open(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, goes_on = threading.Event(), threading.Event()
+
+    def slow(*args: Any, **kwargs: Any) -> State:
+        state = open_state(*args, **kwargs)
+        opened.set()
+        goes_on.wait(5)
+        return state
+
+    with monkeypatch.context() as patch:
+        patch.setattr("swarmcore.replication.replica.open_state", slow)
+        starting = asyncio.create_task(open_again(folder))
+        await asyncio.to_thread(opened.wait, 5)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        goes_on.set()
+
+    async with asyncio.timeout(5):
+        while True:
+            with contextlib.suppress(ConfigurationError):
+                return await open_again(folder)
 
 
 async def test_without_state_and_bootstrap_it_does_not_start(folder: Path) -> None:

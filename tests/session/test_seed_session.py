@@ -6,23 +6,20 @@ docker1 runs swarmd and its manager, docker2 runs swarmd, docker3 is a stock Doc
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import json
 import re
 import subprocess
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from conftest import require
 from swarmcore.testing import engines
-from swarmcore.testing.cluster import Swarmctl, SwarmctlError, Swarmd, engine_flags, swarmd, wait_until
-from swarmcore.testing.engines import DockerEngine, Host
+from swarmcore.testing.cluster import SwarmctlError, wait_until
+from swarmcore.testing.engines import Host
+from swarmcore.testing.three_hosts import Container, Swarm, container_events, engine, three_hosts
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("seed session")]
 
@@ -33,159 +30,15 @@ SERVICE_COLUMNS = ["ID", "Name", "Image", "Replicas"]
 TASK_COLUMNS = ["Task ID", "Service", "Slot", "Image", "Desired State", "Last State", "Node"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Container:
-    """What an engine says of a container."""
-
-    id: str
-    name: str
-    host: str
-    image: str
-    slot: int
-    task: str
-    is_running: bool
-    started: float
-    finished: float
-    """0 while it runs."""
-    restarts: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Swarm:
-    """The three hosts, and what runs on them."""
-
-    hosts: list[Host]
-    manager: Swarmd
-    worker: Swarmd
-    pool: ThreadPoolExecutor
-
-    @property
-    def ctl(self) -> Swarmctl:
-        return self.manager.swarmctl
-
-    @property
-    def stock(self) -> DockerEngine:
-        return engine(self.hosts[2])
-
-    def containers(self, service: str, *, every: bool = False) -> list[Container]:
-        """The service's containers that run, or all that are left of it, as the three engines say, by slot."""
-        found = self.pool.map(lambda host: inspect(host, service, every=every), self.hosts)
-        return sorted(itertools.chain(*found), key=lambda each: (each.slot, each.started))
-
-    def wait_running(
-        self, service: str, image: str, count: int, *, hosts: set[str] | None = None, seconds: float = 20
-    ) -> list[Container]:
-        """Return the containers once the engines run exactly `count`, all of `image`, on exactly `hosts`."""
-
-        def settled() -> list[Container]:
-            found = self.containers(service)
-            assert [each.image for each in found] == [image] * count, self.report(service)
-            assert hosts is None or {each.host for each in found} == hosts
-            return found
-
-        return wait_until(settled, seconds=seconds)
-
-    def wait_running_everywhere(self, service: str) -> dict[str, str]:
-        """The id of the one container that each host runs of a global service, by the host's name."""
-
-        def settled() -> dict[str, str]:
-            found = {name: each.id for each in self.containers(service) for name in [each.host]}
-            assert set(found) == {"docker1", "docker2", "docker3"}, self.report(service)
-            return found
-
-        return wait_until(settled)
-
-    def wait_gone(self, service: str, *, seconds: float = 20) -> None:
-        """Return once no engine has a container of the service any more, running or not."""
-
-        def gone() -> None:
-            assert self.containers(service, every=True) == []
-
-        wait_until(gone, seconds=seconds)
-
-    def report(self, service: str) -> str:
-        """What the manager thinks, for the message of a failure."""
-        return self.ctl.run("service", "inspect", service).stdout.decode()
-
-
-def engine(host: Host) -> DockerEngine:
-    assert host.engine is not None
-    return host.engine
-
-
-def inspect(host: Host, service: str, *, every: bool = False) -> list[Container]:
-    """`docker ps`, then `docker inspect` of what it listed."""
-    docker = engine(host).docker
-    label = f"label=com.docker.swarm.service.name={service}"
-    ids = docker("ps", "-q", "--no-trunc", "--filter", label, *(["-a"] if every else [])).split()
-    # One that goes between the two calls is named on stderr, and the others are still printed.
-    found = json.loads(docker("inspect", *ids, check=False) or "[]") if ids else []
-    return [container(host, each) for each in found]
-
-
-def container(host: Host, told: dict[str, object]) -> Container:
-    state, config = told["State"], told["Config"]
-    assert isinstance(state, dict) and isinstance(config, dict)
-    labels = config["Labels"]
-    return Container(
-        id=str(told["Id"]),
-        name=str(told["Name"]).removeprefix("/"),
-        host=host_name(host),
-        image=config["Image"],
-        slot=int(slot) if (slot := labels["com.docker.swarm.task.name"].split(".")[1]).isdigit() else 0,
-        task=labels["com.docker.swarm.task.id"],
-        is_running=state["Running"],
-        started=moment(state["StartedAt"]),
-        finished=0.0 if state["Running"] else moment(state["FinishedAt"]),
-        restarts=int(str(told["RestartCount"])),
-    )
-
-
-def host_name(host: Host) -> str:
-    return f"docker{host.name[-1]}"
-
-
-def moment(text: str) -> float:
-    """Seconds of an engine's time stamp, which has nanoseconds."""
-    whole, _, fraction = text.rstrip("Z").partition(".")
-    return datetime.fromisoformat(f"{whole}+00:00").timestamp() + float(f"0.{fraction or 0}")
-
-
 @pytest.fixture(scope="module")
 def swarm() -> Iterator[Swarm]:
-    """Hosts 1 and 2 joined as the session shows it; host 3 joined with the worker's token."""
-    from conftest import require
-
     require(engines.missing_engine() or engines.missing_namespaces())
-    with contextlib.ExitStack() as stack:
-        hosts = stack.enter_context(engines.hosts(3, images=IMAGES))
-        first, second, third = hosts
-        flags = ("--hostname", "docker1", "--accept", "auto", *engine_flags(first))
-        manager = stack.enter_context(swarmd(first.folder / "swarmd", *flags, host=first))
-        address = f"{first.address}:4242"
-        flags = ("--hostname", "docker2", "--join-addr", address, *engine_flags(second))
-        worker = stack.enter_context(swarmd(second.folder / "swarmd", *flags, host=second))
-        own = ("--advertise-addr", third.address, "--listen-addr", f"{third.address}:2377")
-        engine(third).docker("swarm", "join", "--token", worker_token(manager), *own, address)
-        # A node is DOWN after three periods without a heartbeat, which a test waits for.
-        manager.swarmctl("cluster", "update", "default", "--heartbeatperiod", "2s")
-        pool = stack.enter_context(ThreadPoolExecutor(3))
-        yield Swarm(hosts=hosts, manager=manager, worker=worker, pool=pool)
-
-
-def worker_token(manager: Swarmd) -> str:
-    """As an operator reads it."""
-    found = re.search(r"SWMTKN-1-\S+", manager.swarmctl("cluster", "inspect", "default").partition("Worker")[2])
-    assert found is not None
-    return found[0]
-
-
-def nodes(swarm: Swarm) -> dict[str, dict[str, str]]:
-    return {row["Name"]: row for row in swarm.ctl.table("node", "ls")}
+    with three_hosts(*IMAGES) as made:
+        yield made
 
 
 def test_all_three_are_nodes_whether_swarmd_or_a_stock_engine(swarm: Swarm) -> None:
-    listed = nodes(swarm)
+    listed = swarm.nodes()
 
     assert list(listed) == ["docker1", "docker2", "docker3"]
     assert all(list(row) == NODE_COLUMNS and ID.fullmatch(row["ID"]) for row in listed.values())
@@ -226,7 +79,7 @@ def test_the_session(swarm: Swarm) -> None:
     drained = swarm.wait_running("redis", "redis:3.0.7", 6, hosts={"docker2", "docker3"})
     stayed = [each for each in third if each.host != "docker1"]
     assert {each.id for each in stayed} <= {each.id for each in drained}
-    assert nodes(swarm)["docker1"]["Availability"] == "DRAIN"
+    assert swarm.nodes()["docker1"]["Availability"] == "DRAIN"
     assert engine(swarm.hosts[0]).containers() == []
 
     ctl("node", "activate", "docker1")
@@ -302,7 +155,7 @@ def test_killing_swarmd_on_both_hosts_touches_no_container(swarm: Swarm) -> None
     swarm.manager.wait_ready()
     swarm.worker.wait_ready()
 
-    wait_nodes_ready(swarm)
+    swarm.wait_nodes("READY", "READY", "READY")
     wait_listed_tasks(swarm, "calm", {(each.task, each.host) for each in before})
     assert swarm.containers("calm", every=True) == before
     assert all(each.restarts == 0 for each in before)
@@ -346,17 +199,6 @@ def test_an_update_goes_on_after_both_were_killed_in_the_middle_of_it(swarm: Swa
     swarm.wait_gone("moving")
 
 
-def wait_nodes_ready(swarm: Swarm) -> None:
-    def ready() -> None:
-        assert {name: row["Status"] for name, row in nodes(swarm).items()} == {
-            "docker1": "READY",
-            "docker2": "READY",
-            "docker3": "READY",
-        }
-
-    wait_until(ready)
-
-
 def wait_listed_tasks(swarm: Swarm, service: str, wanted: set[tuple[str, str]]) -> None:
     """Return once the manager counts exactly these tasks as running, on these nodes."""
 
@@ -368,12 +210,6 @@ def wait_listed_tasks(swarm: Swarm, service: str, wanted: set[tuple[str, str]]) 
     wait_until(listed)
 
 
-def container_events(host: Host, since: float) -> list[str]:
-    """Everything that happened to containers of an engine since then, in its own words."""
-    span = ("--since", f"{since:.9f}", "--until", f"{time.time():.9f}")
-    return engine(host).docker("events", *span, "--filter", "type=container").splitlines()
-
-
 def test_secrets_and_configs_reach_our_nodes_and_the_stock_engine(swarm: Swarm, tmp_path: Path) -> None:
     (tmp_path / "settings").write_bytes(b"maxmemory 1gb\n\x00\xff")
     swarm.ctl("secret", "create", "password", stdin=b"correct horse\n")
@@ -382,9 +218,9 @@ def test_secrets_and_configs_reach_our_nodes_and_the_stock_engine(swarm: Swarm, 
     files = ("--secret", "password", "--secret", "password:renamed", "--config", "settings:/etc/redis.conf")
     swarm.ctl("service", "create", "--name", "keeper", "--image", "redis:3.0.5", "--mode", "global", *files)
 
-    kept = swarm.wait_running_everywhere("keeper")
+    kept = swarm.wait_global("keeper")
     for host in swarm.hosts:
-        each = kept[host_name(host)]
+        each = kept[host.hostname].id
         assert read(host, each, "/run/secrets/password") == b"correct horse\n"
         assert read(host, each, "/run/secrets/renamed") == b"correct horse\n"
         assert read(host, each, "/etc/redis.conf") == b"maxmemory 1gb\n\x00\xff"
@@ -411,14 +247,11 @@ def read(host: Host, container_id: str, path: str) -> bytes:
 def test_a_stock_engine_leaves_and_its_node_is_removed(swarm: Swarm) -> None:
     swarm.stock.docker("swarm", "leave")
 
-    def down() -> None:
-        assert nodes(swarm)["docker3"]["Status"] == "DOWN"
-
     with pytest.raises(SwarmctlError, match="not down"):
         swarm.ctl("node", "rm", "docker3")
-    wait_until(down, seconds=30)
+    swarm.wait_nodes("READY", "READY", "DOWN", seconds=30)
     swarm.ctl("node", "rm", "docker3")
-    assert list(nodes(swarm)) == ["docker1", "docker2"]
+    assert list(swarm.nodes()) == ["docker1", "docker2"]
 
 
 def test_neither_side_has_complained(swarm: Swarm) -> None:

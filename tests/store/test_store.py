@@ -392,3 +392,17 @@ async def test_names_of_services_are_unique_across_writers() -> None:
 
         assert sum(result is None for result in results) == 1
         assert all(isinstance(result, SwarmError) for result in results if result is not None)
+
+
+async def test_a_status_write_that_changes_more_is_found() -> None:
+    async with running_store() as store:
+        await store.update(create("a"))
+
+        def move(tx: Transaction) -> None:
+            new = Task()
+            new.CopyFrom(cast(Task, tx.task.get("a")))
+            new.node_id = "elsewhere"
+            tx.task.update_status(new)
+
+        with pytest.raises(InternalError, match="more than its status was changed"):
+            await store.update(move)

@@ -7,6 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from swarmcore.api.objects_pb2 import Service, Task
 from swarmcore.errors import AlreadyExistsError, InternalError, NotFoundError, SequenceConflictError
+from swarmcore.store.changes import Change, StatusChange
 from swarmcore.store.tables import SCHEMAS, Table
 from swarmcore.store.transaction import Transaction
 
@@ -186,3 +187,22 @@ def test_what_is_split_off_is_made_by_the_next_transaction(tx: Transaction) -> N
         ("new", 8),
         ("base", 8),
     ]
+
+
+def test_a_status_write_is_told_apart_from_other_changes(tx: Transaction) -> None:
+    new = task("base", version=3)
+    new.status.message = "started"
+    tx.task.update_status(new)
+
+    (change,), _ = tx.outcome()
+
+    assert type(change) is StatusChange
+
+
+def test_a_status_write_after_another_write_of_the_object_is_a_change_like_any(tx: Transaction) -> None:
+    tx.task.update(task("base", "n1", version=3))
+    tx.task.update_status(task("base", "n1", version=7))
+
+    (change,), _ = tx.outcome()
+
+    assert type(change) is Change

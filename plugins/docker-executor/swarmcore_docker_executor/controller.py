@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from swarmcore.api.objects_pb2 import Node, Task
 from swarmcore.api.types_pb2 import ContainerStatus, PortConfig, PortStatus
@@ -23,12 +23,14 @@ from swarmcore_docker_executor import spec
 from swarmcore_docker_executor.engine import Engine, EngineError
 from swarmcore_docker_executor.events import Events
 from swarmcore_docker_executor.files import MemoryFolder
+from swarmcore_docker_executor.images import Images
 
 RECHECK_SECONDS = 30.0
 """Level-triggered: even without news, a running container is looked at this often."""
 KILL_SECONDS = 10.0
 
 Inspected = dict[str, Any]
+T = TypeVar("T")
 
 
 class ContainerGoneError(TaskRejectedError):
@@ -42,6 +44,7 @@ class DockerController(Controller):
         self,
         engine: Engine,
         events: Events,
+        images: Images,
         memory: MemoryFolder,
         task: Task,
         dependencies: Dependencies,
@@ -50,13 +53,17 @@ class DockerController(Controller):
         """`node` tells this node as the managers see it, once they have said it: templates name it."""
         self._engine = engine
         self._events = events
+        self._images = images
         self._memory = memory
         self._task = task
         self._dependencies = dependencies
         self._node = node
         self._name = spec.container_name(task)
         self._seen: Inspected | None = None
-        self._closed = asyncio.Event()
+        self._is_fresh = False
+        """Made by this object and never started: what the engine would say of it is known."""
+        self._under_way: asyncio.Task[Any] | None = None
+        """What makes files or the container, or starts it: it is carried out, waited for or not."""
 
     async def update(self, task: Task) -> None:
         self._task = task
@@ -65,32 +72,43 @@ class DockerController(Controller):
 
     async def prepare(self) -> None:
         node = self._node()
-        request = spec.create_request(spec.expanded(self._task, node), api=self._engine.api, files=[])
-        found = await self._find()
-        if found is not None:
+        request = spec.create_request(spec.expanded(self._task, node), api=self._engine.api)
+        await self._settle()
+        if await self._find() is not None:
             raise TaskPreparedError(f"container {self._name!r} exists already")
-        await self._fetch_image()
-        mounts = await self._engine.run(lambda: self._memory.mounts(self._task, self._dependencies, node))
+        container = self._task.spec.container
+        await self._images.fetch(container.image, container.pull_options.registry_auth)
+        mounts = await self._uninterrupted(
+            self._engine.run(lambda: self._memory.mounts(self._task, self._dependencies, node))
+        )
         request["HostConfig"]["Mounts"] += mounts
         try:
-            made = await self._engine.call("POST", "/containers/create", params={"name": self._name}, body=request)
+            await self._uninterrupted(self._create(request))
         except EngineError as error:
-            if error.code == 409 and await self._find() is not None:
-                raise TaskPreparedError(f"container {self._name!r} exists already") from error
-            raise TaskRejectedError(str(error)) from error
+            if error.code != 409:
+                raise TaskRejectedError(str(error)) from error
+            if await self._find() is None:
+                # An earlier request for it, or a removal, is not finished yet.
+                raise TemporaryError(str(error)) from error
+            raise TaskPreparedError(f"container {self._name!r} exists already") from error
+
+    async def _create(self, request: dict[str, Any]) -> None:
+        made = await self._engine.call("POST", "/containers/create", params={"name": self._name}, body=request)
         self._remember(made["Id"])
+        self._is_fresh = True
 
     async def start(self) -> None:
-        found = await self._inspect()
-        if found["State"]["Status"] != "created":
-            if not self._waits_for_health(found):
-                raise TaskStartedError(f"container {self._name!r} was started before")
-        else:
+        await self._settle()
+        found = None if self._is_fresh else await self._inspect()
+        if found is None or found["State"]["Status"] == "created":
+            self._is_fresh = False
             try:
-                await self._engine.call("POST", f"/containers/{self._id}/start")
+                await self._uninterrupted(self._engine.call("POST", f"/containers/{self._id}/start"))
             except EngineError as error:
                 raise TaskRejectedError(str(error)) from error
             found = await self._inspect()
+        elif not self._waits_for_health(found):
+            raise TaskStartedError(f"container {self._name!r} was started before")
         if spec.has_healthcheck(self._task, found):
             await self._wait_healthy()
 
@@ -128,6 +146,7 @@ class DockerController(Controller):
         return bool(found["State"]["Status"] == "running" and _health(found) == "starting")
 
     async def shutdown(self) -> None:
+        await self._settle()
         signal = self._task.spec.container.stop_signal or await self._stop_signal()
         if not await self._signal(signal):
             return
@@ -135,22 +154,39 @@ class DockerController(Controller):
             await self.terminate()
 
     async def terminate(self) -> None:
+        await self._settle()
         if await self._signal("SIGKILL") and not await self._wait_stopped(KILL_SECONDS):
             raise TemporaryError(f"container {self._name!r} does not end after SIGKILL")
 
     async def remove(self) -> None:
+        await self._settle()
         found = await self._find()
         if found is not None:
             try:
                 await self._engine.call("DELETE", f"/containers/{found['Id']}", params={"force": "1", "v": "1"})
             except EngineError as error:
+                if error.code >= 500:
+                    # Such as a file system that is still busy: what was made must not stay for ever.
+                    raise TemporaryError(str(error)) from error
                 # 404: gone. 409: another removal is under way.
                 if error.code not in (404, 409):
                     raise
         await self._engine.run(lambda: self._memory.remove(self._task.id))
 
     async def aclose(self) -> None:
-        self._closed.set()
+        if self._under_way is not None:
+            self._under_way.cancel()
+
+    async def _uninterrupted(self, request: Coroutine[Any, Any, T]) -> T:
+        """Await what goes on when the caller is cancelled; `_settle` waits for its end."""
+        self._under_way = asyncio.create_task(request, name=f"container {self._name}")
+        self._under_way.add_done_callback(_take_note)
+        return await asyncio.shield(self._under_way)
+
+    async def _settle(self) -> None:
+        """Return when nothing is under way: what is asked of the engine next must find how things are."""
+        if self._under_way is not None and not self._under_way.done():
+            await asyncio.wait([self._under_way])
 
     # What the core shows
 
@@ -192,23 +228,20 @@ class DockerController(Controller):
         self.handle = container_id.encode()
 
     async def _inspect(self) -> Inspected:
-        try:
-            found: Inspected = await self._engine.call("GET", f"/containers/{self._id}/json")
-        except EngineError as error:
-            if error.code == 404:
-                raise ContainerGoneError("container destroyed") from error
-            raise
-        self._seen = found
+        found = await self._find()
+        if found is None:
+            raise ContainerGoneError("container destroyed")
         return found
 
     async def _find(self) -> Inspected | None:
-        """The container of this task, by name; None where there is none."""
+        """The container of this task, by id or by name; None where there is none."""
         try:
             found: Inspected = await self._engine.call("GET", f"/containers/{self._id}/json")
         except EngineError as error:
             if error.code == 404:
                 return None
-            raise
+            # Only that it does not know right now: an engine that ends or starts says so too.
+            raise TemporaryError(str(error)) from error
         owner = (found["Config"].get("Labels") or {}).get(spec.LABEL_TASK_ID)
         if owner != self._task.id:
             raise TaskRejectedError(f"a container named {self._name!r} exists and belongs to something else")
@@ -219,28 +252,6 @@ class DockerController(Controller):
     async def attach(self) -> bool:
         """Find the container again after a restart; False where nothing is left of it."""
         return await self._find() is not None
-
-    async def _fetch_image(self) -> None:
-        """Pull, unless the reference names a digest that is here. A local image serves where the registry does not."""
-        container = self._task.spec.container
-        image = container.image
-        is_here = await self._has_image(image)
-        if is_here and "@sha256:" in image:
-            return
-        try:
-            await self._engine.pull(image, container.pull_options.registry_auth)
-        except EngineError as error:
-            if not is_here:
-                raise TaskRejectedError(str(error)) from error
-
-    async def _has_image(self, image: str) -> bool:
-        try:
-            await self._engine.call("GET", f"/images/{image}/json")
-        except EngineError as error:
-            if error.code == 404:
-                return False
-            raise TaskRejectedError(str(error)) from error
-        return True
 
     async def _stop_signal(self) -> str:
         with contextlib.suppress(ContainerGoneError):
@@ -271,6 +282,12 @@ class DockerController(Controller):
                 if left <= 0:
                     return False
                 await watcher.wait(left)
+
+
+def _take_note(request: asyncio.Task[Any]) -> None:
+    """The error was for whoever waited; nobody may have."""
+    if not request.cancelled():
+        request.exception()
 
 
 def _health(found: Inspected) -> str:

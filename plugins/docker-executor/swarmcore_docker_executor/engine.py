@@ -6,25 +6,24 @@ requests are dictionaries as the engine's API documents them.
 
 from __future__ import annotations
 
-import asyncio
-import json
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import docker.errors
 import requests
 from docker.api.client import APIClient
+from docker.transport import UnixHTTPAdapter
 
 from swarmcore.errors import ConfigurationError
 from swarmcore.plugin.executor import ExecutorError, TemporaryError
+from swarmcore_docker_executor.threads import Threads
 
 T = TypeVar("T")
 
 CALL_SECONDS = 60
-THREADS = 10
+THREADS = 8
 
 
 class EngineError(ExecutorError):
@@ -38,14 +37,13 @@ class EngineError(ExecutorError):
 class Engine:
     """One engine at one address."""
 
-    def __init__(self, address: str, api_version: str) -> None:
+    def __init__(self, address: str, api_version: str, threads: Threads | None = None) -> None:
         self.address = address
         self.api_version = api_version
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="docker")
+        self._threads = threads if threads is not None else Threads(THREADS, "docker")
         self._clients = threading.local()
         self._open: list[APIClient] = []
         """Every thread's client, to be closed at the end; appended to by the threads (one operation, so no lock)."""
-        self._pulls: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     @classmethod
     async def connect(cls, address: str) -> Engine:
@@ -59,11 +57,12 @@ class Engine:
             finally:
                 client.close()
 
+        threads = Threads(THREADS, "docker")
         try:
-            return cls(address, await asyncio.to_thread(version))
+            return cls(address, await threads.run(version), threads)
         except (docker.errors.DockerException, requests.RequestException, OSError) as error:
             raise ConfigurationError(
-                f"no Docker engine answers at {address!r} ({_reason(error)}); start it or change --engine-addr"
+                f"no Docker engine answers at {address!r} ({reason_of(error)}); start it or change --engine-addr"
             ) from error
 
     @property
@@ -73,7 +72,10 @@ class Engine:
 
     def client(self, timeout: int | None = CALL_SECONDS) -> APIClient:
         """A client of the caller's own, for a stream that lasts; close it."""
-        return APIClient(base_url=self.address, version=self.api_version, timeout=timeout)  # type: ignore[arg-type]
+        client = APIClient(base_url=self.address, version=self.api_version, timeout=timeout)  # type: ignore[arg-type]
+        if self.address.startswith("unix://"):
+            client.mount("http+docker://", _OneConnection(self.address.removeprefix("unix://"), timeout))
+        return client
 
     async def call(
         self,
@@ -86,7 +88,8 @@ class Engine:
     ) -> Any:
         """One short request; returns the decoded JSON, or None where the answer has no body.
 
-        Raises EngineError for an answer above 399 (a 304 is returned as None) and TemporaryError where none came.
+        Raises EngineError for an answer above 399 (a 304 is returned as None) and TemporaryError where none came
+        or the engine is just starting or ending.
         """
 
         def send() -> Any:
@@ -98,67 +101,35 @@ class Engine:
             try:
                 response = client.request(method, url, params=params, json=body, timeout=timeout)
             except requests.RequestException as error:
-                raise TemporaryError(f"no answer from the Docker engine at {self.address}: {_reason(error)}") from error
+                raise TemporaryError(
+                    f"no answer from the Docker engine at {self.address}: {reason_of(error)}"
+                ) from error
+            if response.status_code == 503:
+                raise TemporaryError(f"the Docker engine at {self.address} is not ready: {message_of(response)}")
             if response.status_code >= 400:
-                raise EngineError(response.status_code, _message(response))
+                raise EngineError(response.status_code, message_of(response))
             return _body(response)
 
         return await self.run(send)
 
     async def run(self, function: Callable[[], T]) -> T:
         """Run a blocking function on the engine's threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function)
-
-    async def pull(self, image: str, registry_auth: str) -> None:
-        """Pull an image; callers that want the same one at the same time share one pull, and survive each other.
-
-        Raises EngineError with the registry's words, and TemporaryError where the engine is away.
-        """
-        key = (image, registry_auth)
-        task = self._pulls.get(key)
-        if task is None:
-            task = asyncio.create_task(self._pull(image, registry_auth), name=f"pull {image}")
-            self._pulls[key] = task
-            task.add_done_callback(lambda done: self._pull_ended(key, done))
-        await asyncio.shield(task)
-
-    def _pull_ended(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
-        self._pulls.pop(key, None)
-        if not task.cancelled():
-            task.exception()  # every caller may have been cancelled; the error was theirs
-
-    async def _pull(self, image: str, registry_auth: str) -> None:
-        def read() -> None:
-            client = self.client(timeout=None)
-            headers = {"X-Registry-Auth": registry_auth} if registry_auth else {}
-            try:
-                response = client.post(
-                    f"{client.base_url}/v{self.api_version}/images/create",
-                    params=pull_parameters(image),
-                    headers=headers,
-                    stream=True,
-                    timeout=(10, 300),
-                )
-                if response.status_code >= 400:
-                    raise EngineError(response.status_code, _message(response))
-                # The answer is 200 even when the pull fails: the error is a line of the stream.
-                for line in response.iter_lines():
-                    told = json.loads(line) if line else {}
-                    if "error" in told:
-                        raise EngineError(500, str(told["error"]))
-            except requests.RequestException as error:
-                raise TemporaryError(f"no answer from the Docker engine at {self.address}: {_reason(error)}") from error
-            finally:
-                client.close()
-
-        await self.run(read)
+        return await self._threads.run(function)
 
     async def aclose(self) -> None:
-        for task in list(self._pulls.values()):
-            task.cancel()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
         for client in self._open:
             client.close()
+
+
+class _OneConnection(UnixHTTPAdapter):
+    """Keeps one connection for all paths of one thread: the package's own keeps one for each path, up to 25."""
+
+    def __init__(self, path: str, timeout: int | None) -> None:
+        super().__init__(path, timeout=timeout, pool_connections=1, max_pool_size=1)  # type: ignore[arg-type]
+
+    def get_connection(self, url: str | bytes, proxies: Any = None) -> Any:
+        return super().get_connection("http+docker://localhost", proxies)
 
 
 def _probe(address: str) -> None:
@@ -169,16 +140,6 @@ def _probe(address: str) -> None:
             probe.connect(address.removeprefix("unix://"))
 
 
-def pull_parameters(image: str) -> dict[str, str]:
-    """Split a reference for the engine, which would pull every tag of a bare name."""
-    name, at, digest = image.partition("@")
-    if at:
-        return {"fromImage": name, "tag": digest}
-    head, slash, last = name.rpartition("/")
-    base, colon, tag = last.partition(":")
-    return {"fromImage": f"{head}{slash}{base}", "tag": tag if colon else "latest"}
-
-
 def _body(response: requests.Response) -> Any:
     if not response.content:
         return None
@@ -187,7 +148,7 @@ def _body(response: requests.Response) -> Any:
     return None
 
 
-def _message(response: requests.Response) -> str:
+def message_of(response: requests.Response) -> str:
     try:
         told = response.json()
     except ValueError:
@@ -196,7 +157,7 @@ def _message(response: requests.Response) -> str:
     return str(text or response.text or response.reason).strip()
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """The innermost reason in one line: requests wraps an errno three times."""
     cause: BaseException = error
     while (inner := cause.__cause__ or cause.__context__) is not None:

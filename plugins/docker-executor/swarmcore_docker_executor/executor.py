@@ -14,6 +14,7 @@ from swarmcore_docker_executor.controller import DockerController
 from swarmcore_docker_executor.engine import Engine, EngineError
 from swarmcore_docker_executor.events import Events
 from swarmcore_docker_executor.files import MemoryFolder
+from swarmcore_docker_executor.images import Images
 
 _V2_KINDS = {"volumedriver": "Volume", "networkdriver": "Network", "logdriver": "Log"}
 
@@ -24,6 +25,7 @@ class DockerExecutor(Executor):
     def __init__(self, engine: Engine, events: Events, host: HostInfo) -> None:
         self._engine = engine
         self._events = events
+        self._images = Images(engine)
         self._memory = MemoryFolder(Path(host.state_dir) / "secrets")
         self._node: Node | None = None
 
@@ -54,9 +56,12 @@ class DockerExecutor(Executor):
         return controller if await controller.attach() else None
 
     def _controller(self, task: Task, dependencies: Dependencies) -> DockerController:
-        return DockerController(self._engine, self._events, self._memory, task, dependencies, lambda: self._node)
+        return DockerController(
+            self._engine, self._events, self._images, self._memory, task, dependencies, lambda: self._node
+        )
 
     async def aclose(self) -> None:
+        self._images.close()
         await self._events.aclose()
         await self._engine.aclose()
 

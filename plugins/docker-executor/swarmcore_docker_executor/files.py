@@ -93,12 +93,10 @@ class _Payloads:
 
 
 def _file(target: FileTarget, name: str, folder: str, data: bytes) -> File:
+    """A relative target is below `folder`."""
     path = PurePosixPath(target.name or name)
     if ".." in path.parts:
         raise TaskRejectedError(f"target {target.name!r} leaves its folder; use a path without '..'")
-    if folder == SECRETS_FOLDER and path.is_absolute() and not path.is_relative_to(SECRETS_FOLDER):
-        # Docker allows absolute targets for secrets; they must still be a file of their own.
-        folder = "/"
     return File(
         target=str(PurePosixPath(folder) / path),
         data=data,
@@ -177,7 +175,13 @@ class MemoryFolder:
 
 
 def _is_tmpfs(path: Path) -> bool:
-    if not path.is_dir():
+    """Whether a tmpfs is mounted at `path`. Asked by device: the kernel writes paths without links, and escaped."""
+    real = os.path.realpath(path)
+    if not os.path.ismount(real):
         return False
-    with open("/proc/self/mounts") as mounts:
-        return any(line.split()[1] == str(path) and line.split()[2] == "tmpfs" for line in mounts)
+    device = os.stat(real).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo") as mounts:
+        return any(
+            line.split()[2] == number and line.partition(" - ")[2].partition(" ")[0] == "tmpfs" for line in mounts
+        )

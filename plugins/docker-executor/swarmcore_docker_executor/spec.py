@@ -21,7 +21,6 @@ from swarmcore_docker_executor.files import NODE_UNKNOWN
 
 LABEL_TASK = "com.docker.swarm.task"
 LABEL_TASK_ID = "com.docker.swarm.task.id"
-CPU_PERIOD_US = 100_000
 DEFAULT_GRACE_SECONDS = 10.0
 
 _PROTOCOLS = {PortConfig.TCP: "tcp", PortConfig.UDP: "udp", PortConfig.SCTP: "sctp"}
@@ -82,11 +81,10 @@ def seconds(duration: Duration) -> float:
     return duration.seconds + duration.nanos / 1e9
 
 
-def create_request(task: Task, *, api: tuple[int, int], files: list[dict[str, Any]]) -> dict[str, Any]:
-    """The body of the create request.
+def create_request(task: Task, *, api: tuple[int, int]) -> dict[str, Any]:
+    """The body of the create request, without the mounts that carry secrets and configs.
 
-    `files` are mounts that carry secrets and configs. Raises TaskRejectedError with the name of a field that an engine
-    of this API version can't honour.
+    Raises TaskRejectedError with the name of a field that an engine of this API version can't honour.
     """
     refuse_unsupported(task, api)
     spec = task.spec.container
@@ -96,7 +94,7 @@ def create_request(task: Task, *, api: tuple[int, int], files: list[dict[str, An
         "Env": [*spec.env, *_generic_environment(task)],
         "Tty": spec.tty,
         "OpenStdin": spec.open_stdin,
-        "HostConfig": _host_config(task, api, files),
+        "HostConfig": _host_config(task),
         "ExposedPorts": {key: {} for key, _ in _ports(task)},
         # Without a network of its own each container joins the engine's default bridge.
         "NetworkingConfig": {"EndpointsConfig": {}},
@@ -153,10 +151,10 @@ def _text(api: tuple[int, int]) -> str:
     return f"{api[0]}.{api[1]}"
 
 
-def _host_config(task: Task, api: tuple[int, int], files: list[dict[str, Any]]) -> dict[str, Any]:
+def _host_config(task: Task) -> dict[str, Any]:
     spec = task.spec.container
     config: dict[str, Any] = {
-        "Mounts": [*(_mount(mount) for mount in spec.mounts), *files],
+        "Mounts": [_mount(mount) for mount in spec.mounts],
         "PortBindings": {key: [{"HostPort": str(port) if port else ""}] for key, port in _ports(task)},
         "ReadonlyRootfs": spec.read_only,
         "GroupAdd": list(spec.groups),
@@ -187,8 +185,7 @@ def _resources(task: Task) -> dict[str, Any]:
     if needs.limits.memory_bytes:
         found["Memory"] = needs.limits.memory_bytes
     if needs.limits.nano_cpus:
-        found["CpuPeriod"] = CPU_PERIOD_US
-        found["CpuQuota"] = needs.limits.nano_cpus * CPU_PERIOD_US // 1_000_000_000
+        found["NanoCpus"] = needs.limits.nano_cpus
     if needs.reservations.memory_bytes:
         found["MemoryReservation"] = needs.reservations.memory_bytes
     if needs.HasField("swap_bytes"):
@@ -211,7 +208,9 @@ def _ports(task: Task) -> list[tuple[str, int]]:
 
 def _extra_hosts(line: str) -> list[str]:
     """`IP host alias …`, as in a hosts file, in the engine's `host:IP` form."""
-    address, *names = line.split()
+    address, *names = line.split() or [""]
+    if not names:
+        raise TaskRejectedError(f"container.hosts: {line!r} is not an address and its names")
     return [f"{name}:{address}" for name in names]
 
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from swarmcore_docker_executor.engine import THREADS, Engine, EngineError
 from swarmcore_docker_executor.factory import DockerFactory
 
 from swarmcore.api.ids import new_id
@@ -246,7 +247,7 @@ async def test_limits_reach_the_engine(executor: Executor, docker_engine: Docker
     try:
         found = inspect(docker_engine, task)
         host: dict[str, object] = found["HostConfig"]  # type: ignore[assignment]
-        assert (host["Memory"], host["CpuQuota"]) == (64 << 20, 50_000)
+        assert (host["Memory"], host["NanoCpus"]) == (64 << 20, 500_000_000)
         assert "A=1" in found["Config"]["Env"]  # type: ignore[index]
     finally:
         await controller.remove()
@@ -267,3 +268,16 @@ async def test_an_engine_that_is_not_there_is_said_in_one_line(tmp_path: Path) -
     assert not await DockerFactory().available(host)
     with pytest.raises(ConfigurationError, match=r"no Docker engine answers at .*start it or change --engine-addr"):
         await DockerFactory().create(host)
+
+
+async def test_calls_about_many_containers_need_one_connection_a_thread(docker_engine: DockerEngine) -> None:
+    engine = await Engine.connect(docker_engine.address)
+    before = len(os.listdir("/proc/self/fd"))
+
+    for number in range(60):
+        with pytest.raises(EngineError):
+            await engine.call("GET", f"/containers/nosuch{number}/json")
+
+    assert len(os.listdir("/proc/self/fd")) <= before + THREADS
+    await engine.aclose()
+    assert len(os.listdir("/proc/self/fd")) <= before

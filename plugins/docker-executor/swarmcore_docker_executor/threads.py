@@ -1,0 +1,71 @@
+"""Threads that block in an event loop's place, and are in nobody's way when the process ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_Job = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[[], Any]]
+
+
+class Threads:
+    """At most `most` threads, each made when all the others are busy.
+
+    They are daemons, which those of concurrent.futures are not: Python waits for these before it ends, and an engine
+    that never answers would hold up the end of the agent for minutes.
+    """
+
+    def __init__(self, most: int, name: str) -> None:
+        self._most = most
+        self._name = name
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._count = 0
+        self._is_closed = False
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run `work` on a thread. Cancelled before its turn, it is not run; cancelled later, its end is nobody's."""
+        if self._is_closed:
+            raise RuntimeError("the threads were closed")
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+        self._jobs.put((loop, done, work))
+        if not self._idle.acquire(blocking=False) and self._count < self._most:
+            self._count += 1
+            threading.Thread(target=self._serve, name=f"{self._name}-{self._count}", daemon=True).start()
+        return await done
+
+    def close(self) -> None:
+        """Take no more work; each thread ends after what it does now."""
+        self._is_closed = True
+        for _ in range(self._count):
+            self._jobs.put(None)
+
+    def _serve(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            loop, done, work = job
+            if not done.cancelled() and not self._is_closed:
+                self._finish(loop, done, work)
+            self._idle.release()
+
+    @staticmethod
+    def _finish(loop: asyncio.AbstractEventLoop, done: asyncio.Future[Any], work: Callable[[], Any]) -> None:
+        """Run one job and tell its loop."""
+        setter: Callable[[Any], None]
+        try:
+            outcome, setter = work(), done.set_result
+        except Exception as error:  # noqa: BLE001 - raised again where it is awaited
+            outcome, setter = error, done.set_exception
+
+        def tell() -> None:
+            if not done.done():
+                setter(outcome)
+
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(tell)

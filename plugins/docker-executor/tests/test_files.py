@@ -1,0 +1,60 @@
+"""Where secrets and configs go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from swarmcore_docker_executor import files
+from swarmcore_docker_executor.files import task_files
+
+from swarmcore.api.objects_pb2 import Secret, Task
+from swarmcore.plugin.executor import Dependencies, TaskRejectedError
+
+
+def task_with_secret(target: str) -> Task:
+    task = Task(id="t")
+    reference = task.spec.container.secrets.add(secret_id="s", secret_name="password")  # noqa: S106
+    reference.file.name = target
+    return task
+
+
+def dependencies() -> Dependencies:
+    secret = Secret(id="s")
+    secret.spec.data = b"hunter2"
+    return Dependencies(secrets={"s": secret})
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("", "/run/secrets/password"),
+        ("db/password", "/run/secrets/db/password"),
+        ("/run/secrets/x", "/run/secrets/x"),
+        ("/etc/password", "/etc/password"),
+    ],
+)
+def test_a_secret_is_below_its_folder_unless_its_target_is_absolute(target: str, path: str) -> None:
+    (file,) = task_files(task_with_secret(target), dependencies())
+
+    assert (file.target, file.data) == (path, b"hunter2")
+
+
+def test_a_target_that_leaves_its_folder_is_refused() -> None:
+    with pytest.raises(TaskRejectedError, match="leaves its folder"):
+        task_files(task_with_secret("../x"), dependencies())
+
+
+def test_a_secret_that_did_not_come_is_named_and_not_shown() -> None:
+    with pytest.raises(TaskRejectedError, match="'password' did not reach this node"):
+        task_files(task_with_secret(""), Dependencies())
+
+
+@pytest.mark.skipif(not files._is_tmpfs(Path("/dev/shm")), reason="/dev/shm is no tmpfs here")
+def test_a_tmpfs_is_known_behind_a_link_too(tmp_path: Path) -> None:
+    link = tmp_path / "with a blank"
+    link.symlink_to("/dev/shm")
+
+    assert files._is_tmpfs(link)
+    assert not files._is_tmpfs(tmp_path)
+    assert not files._is_tmpfs(tmp_path / "nothing")

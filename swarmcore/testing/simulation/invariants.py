@@ -1,0 +1,112 @@
+"""What must hold at every moment, whatever happens (paper, figure 3), told of each step of each member."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from swarmcore.raft.machine import Raft
+from swarmcore.raft.messages import Message, VoteReply, VoteRequest
+from swarmcore.raft.types import Entry, EntryKind, SnapshotMeta
+from swarmcore.store.store import Store
+
+FENCE = b"fence of term "
+"""What a leader's own writes hold, before the term in which they were made and a semicolon."""
+_FENCE = re.compile(FENCE + rb"(\d+);")
+DIGEST_EVERY = 8
+
+
+@dataclass(slots=True)
+class Invariants:
+    """The whole truth about one run, which no member knows. `broken` is called with what does not hold."""
+
+    broken: Callable[[str], None]
+    leaders: dict[int, int] = field(default_factory=dict)
+    agreed: dict[int, Entry] = field(default_factory=dict)
+    _written: dict[tuple[int, int], tuple[EntryKind, bytes, int | None]] = field(default_factory=dict)
+    _votes: dict[tuple[int, int], int] = field(default_factory=dict)
+    _said: dict[int, int] = field(default_factory=dict)
+    _states: dict[int, bytes] = field(default_factory=dict)
+    _snapshots: dict[int, SnapshotMeta] = field(default_factory=dict)
+    _last_agreed: int = 0
+    checks: int = 0
+
+    def started(self, raft: Raft) -> None:
+        """A member came back: with everything that it ever said it would remember."""
+        said = self._said.get(raft.id, 0)
+        if raft.term < said:
+            self.broken(f"member {raft.id} was in term {said}, and came back in term {raft.term}")
+        vote = self._votes.get((raft.id, raft.term))
+        if vote is not None and raft.vote != vote:
+            self.broken(f"member {raft.id} voted for {vote} in term {raft.term}, and forgot it")
+
+    def leads(self, raft: Raft) -> None:
+        """Election safety and leader completeness."""
+        first = self.leaders.setdefault(raft.term, raft.id)
+        if first != raft.id:
+            self.broken(f"election safety: members {first} and {raft.id} lead in term {raft.term}")
+        if raft.term < max(self.leaders):
+            return  # what later leaders agreed on, this one need not have
+        for index in range(max(raft.log.start_index, 1), self._last_agreed + 1):
+            entry = self.agreed.get(index)
+            if entry is not None and not raft.log.has(index, entry.term):
+                self.broken(
+                    f"leader completeness: member {raft.id} leads in term {raft.term} without entry {index} "
+                    f"of term {entry.term}, which was agreed"
+                )
+                return
+
+    def writes(self, raft: Raft, entries: tuple[Entry, ...]) -> None:
+        """Log matching: what index and term an entry has says what it is and, by induction, all before it."""
+        for entry in entries:
+            what = (entry.kind, entry.data, raft.log.term_at(entry.index - 1))
+            before = self._written.setdefault((entry.index, entry.term), what)
+            if before != what and (before[:2] != what[:2] or None not in (before[2], what[2])):
+                self.broken(f"log matching: two entries {entry.index} of term {entry.term}, or of what is before")
+
+    def takes_back(self, raft: Raft, index: int) -> None:
+        """A member that is alone wrote what nobody saw, had no room for it, and may write something else there."""
+        for place in [place for place in self._written if place[0] >= index and place[1] == raft.term]:
+            del self._written[place]
+
+    def sends(self, message: Message) -> None:
+        """One vote in a term, and a word that is kept."""
+        match message:
+            case VoteReply(is_granted=True, is_pre=False):
+                vote = self._votes.setdefault((message.sender, message.term), message.to)
+                if vote != message.to:
+                    self.broken(f"member {message.sender} voted for {vote} and {message.to} in term {message.term}")
+            case VoteRequest(is_pre=True) | VoteReply(is_pre=True):
+                return
+            case VoteRequest():
+                self._votes.setdefault((message.sender, message.term), message.sender)
+        if message.term > self._said.get(message.sender, 0):
+            self._said[message.sender] = message.term
+
+    def applies(self, id: int, entries: tuple[Entry, ...]) -> None:
+        """State machine safety, and no write of an older term than that of its entry."""
+        for entry in entries:
+            agreed = self.agreed.setdefault(entry.index, entry)
+            if agreed is not entry and agreed != entry:
+                self.broken(
+                    f"member {id} applies entry {entry.index} of term {entry.term}, "
+                    f"and another one applied entry {agreed.index} of term {agreed.term} there"
+                )
+            self.checks += 1
+            for term in _FENCE.findall(entry.data):
+                if int(term) != entry.term:
+                    self.broken(f"a write of term {int(term)} was agreed in term {entry.term}")
+        self._last_agreed = max(self._last_agreed, entries[-1].index)
+
+    def snapshot(self, id: int, snapshot: SnapshotMeta) -> None:
+        """Two snapshots of one entry say the same of it."""
+        if self._snapshots.setdefault(snapshot.index, snapshot) != snapshot:
+            self.broken(f"member {id} has another snapshot of entry {snapshot.index} than one before")
+
+    def state(self, id: int, store: Store) -> None:
+        """Applied state is equal, byte by byte. Called when a store stands at an index."""
+        digest = blake2b(b"".join(store.snapshot()), digest_size=16).digest()
+        if self._states.setdefault(store.version, digest) != digest:
+            self.broken(f"member {id} has another state at entry {store.version} than one before")
