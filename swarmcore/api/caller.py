@@ -22,6 +22,8 @@ class Caller:
     """IP address without port; empty on the control socket."""
     is_local: bool = False
     """Came through the control socket: this machine's root, trusted as this node."""
+    is_forwarded: bool = False
+    """Another manager passed the call on and vouches for the rest of this."""
 
 
 _current: ContextVar[Caller | None] = ContextVar("swarmcore_caller", default=None)

@@ -15,6 +15,10 @@ NODE: Roles = frozenset({NodeRole.MANAGER, NodeRole.WORKER})
 ANYONE: Roles = frozenset({NodeRole.MANAGER, NodeRole.WORKER, None})
 
 _ROLES: dict[str, Roles] = {
+    "/swarmcore.v1.Raft/Deliver": MANAGER,
+    "/swarmcore.v1.Raft/Install": MANAGER,
+    "/swarmcore.v1.Raft/Join": MANAGER,
+    "/swarmcore.v1.Raft/Leave": MANAGER,
     "/docker.swarmkit.v1.CA/GetRootCACertificate": ANYONE,
     "/docker.swarmkit.v1.CA/GetUnlockKey": MANAGER,
     "/docker.swarmkit.v1.NodeCA/IssueNodeCertificate": ANYONE,

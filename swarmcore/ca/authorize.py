@@ -12,7 +12,7 @@ import logging
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -21,10 +21,19 @@ from cryptography import x509
 from swarmcore.api.caller import Caller, set_caller
 from swarmcore.api.roles import may_call
 from swarmcore.api.types_pb2 import NodeRole
+from swarmcore.ca.forwarding import BecameLeader, Forwarder, Metadata, forwarded_caller, is_leaders, metadata_of
 from swarmcore.ca.root import Identity, identity_of
 from swarmcore.ca.security import SecurityConfig
 from swarmcore.clock import Clock, SystemClock
-from swarmcore.errors import PermissionDeniedError, Status, SwarmError, UnavailableError
+from swarmcore.errors import (
+    InternalError,
+    InvalidArgumentError,
+    NotLeaderError,
+    PermissionDeniedError,
+    Status,
+    SwarmError,
+    UnavailableError,
+)
 from swarmcore.store.store import Store
 
 log = logging.getLogger("swarmcore.ca")
@@ -54,14 +63,20 @@ class _Known:
 class Interceptor(grpc.aio.ServerInterceptor):
     """Sets the caller, maps errors, and ends long streams when the server stops. What a call needs is up to others."""
 
-    def __init__(self) -> None:
+    def __init__(self, forward: Forwarder | None = None) -> None:
+        """`forward`: the way to the leader, for calls that only it answers; None where this manager is alone."""
+        self._forward = forward
         self._wrapped: dict[str, tuple[Handler, Handler]] = {}
         self._streams: set[asyncio.Task[Any]] = set()
         self._is_stopping = False
 
     @abstractmethod
     def authorize(self, method: str, context: Context) -> Caller:
-        """Say who calls; raises PermissionDeniedError."""
+        """Say who calls, if they may; raises PermissionDeniedError."""
+
+    @abstractmethod
+    def identify(self, context: Context) -> Caller:
+        """Say who calls, whatever they may: the leader decides. Raises PermissionDeniedError."""
 
     def end_streams(self) -> None:
         """End every RPC that streams or waits, now and later, with UNAVAILABLE: their callers go elsewhere."""
@@ -84,6 +99,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
         return wrapped
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
+        if self._forward is not None and is_leaders(method):
+            return self._wrap_forwarded(method, handler, self._forward)
         coders = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
@@ -132,6 +149,51 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
         return answer
 
+    def _wrap_forwarded(self, method: str, handler: Handler, forward: Forwarder) -> Handler:
+        """Answer here while this manager leads, else pass the bytes on as they are."""
+        read, write = handler.request_deserializer, handler.response_serializer
+
+        async def one(data: bytes, context: Context) -> bytes:
+            try:
+                while not forward.is_leader:
+                    with self._stream(), contextlib.suppress(BecameLeader):
+                        return await forward.unary(method, data, self._passing(context), context.time_remaining())
+                set_caller(self.authorize(method, context))
+                if method not in LONG_CALLS:
+                    return bytes(write(await _settled(handler.unary_unary(_read(read, data), context))))
+                with self._stream():
+                    return bytes(write(await _settled(handler.unary_unary(_read(read, data), context))))
+            except Exception as error:  # noqa: BLE001 - the border: every error becomes a status
+                await _refuse(method, context, error)
+
+        async def many(data: bytes, context: Context) -> None:
+            try:
+                while not forward.is_leader:
+                    with self._stream(), contextlib.suppress(BecameLeader):
+                        async for answer in forward.stream(method, data, self._passing(context)):
+                            await context.write(answer)
+                        return
+                set_caller(self.authorize(method, context))
+                with self._stream():
+                    async with contextlib.aclosing(handler.unary_stream(_read(read, data), context)) as answers:
+                        async for message in answers:
+                            await context.write(write(message))
+            except Exception as error:  # noqa: BLE001 - the border: every error becomes a status
+                await _refuse(method, context, error)
+
+        if handler.request_streaming:
+            raise InternalError(f"{method}: a stream of requests can't be passed on to the leader")
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(many)
+        return grpc.unary_unary_rpc_method_handler(one)
+
+    def _passing(self, context: Context) -> Metadata:
+        caller = self.identify(context)
+        if caller.is_forwarded:
+            # Two managers that each think the other leads must not play ball.
+            raise NotLeaderError("this manager is not the leader: ask again")
+        return metadata_of(caller)
+
     @contextlib.contextmanager
     def _stream(self) -> Iterator[None]:
         """Count the running RPC among those that `end_streams` ends."""
@@ -161,9 +223,10 @@ class Authorizer(Interceptor):
         store: Store,
         remote_address: Callable[[str], str],
         clock: Clock | None = None,
+        forward: Forwarder | None = None,
     ) -> None:
         """`remote_address` gives the IP address behind gRPC's name of a peer; empty where it is not known."""
-        super().__init__()
+        super().__init__(forward)
         self._security = security
         self._store = store
         self._remote_address = remote_address
@@ -171,11 +234,20 @@ class Authorizer(Interceptor):
         self._certificates: OrderedDict[bytes, _Known] = OrderedDict()
 
     def authorize(self, method: str, context: Context) -> Caller:
+        caller = self.identify(context)
+        if caller.role is None:
+            if not may_call(method, None):
+                raise PermissionDeniedError("unauthorized peer role: this call needs the certificate of a node")
+            return caller
+        role = self._role(caller, method)
+        if not may_call(method, role):
+            raise PermissionDeniedError(f"unauthorized peer role: a {NodeRole.Name(role).lower()} may not call")
+        return caller if role == caller.role else replace(caller, role=role)
+
+    def identify(self, context: Context) -> Caller:
         address = self._remote_address(context.peer())
         pem = context.auth_context().get("x509_pem_cert")
         if not pem:
-            if not may_call(method, None):
-                raise PermissionDeniedError("unauthorized peer role: this call needs the certificate of a node")
             return Caller(node_id="", role=None, remote_addr=address)
         known = self._read(next(iter(pem)))
         identity = known.identity
@@ -184,22 +256,39 @@ class Authorizer(Interceptor):
             raise PermissionDeniedError(f"the certificate of node {identity.node_id} has expired, or is not valid yet")
         if identity.cluster_id != self._security.cluster_id:
             raise PermissionDeniedError(f"node {identity.node_id} belongs to another cluster")
-        role = self._role(identity, method)
-        if not may_call(method, role):
-            raise PermissionDeniedError(f"unauthorized peer role: a {NodeRole.Name(role).lower()} may not call")
-        return Caller(node_id=identity.node_id, role=role, organization=identity.cluster_id, remote_addr=address)
+        caller = Caller(
+            node_id=identity.node_id, role=identity.role, organization=identity.cluster_id, remote_addr=address
+        )
+        return self._forwarded(caller, context) if self._forward is not None else caller
 
-    def _role(self, identity: Identity, method: str) -> NodeRole.ValueType:
+    def _forwarded(self, manager: Caller, context: Context) -> Caller:
+        """Whom a manager called for; itself where it says nothing."""
+        if manager.role != NodeRole.MANAGER:
+            return manager
+        caller = forwarded_caller(context.invocation_metadata() or ())
+        if caller is None:
+            return manager
+        if self._store_role(manager.node_id) != NodeRole.MANAGER:
+            raise PermissionDeniedError(f"node {manager.node_id} is no manager, and may speak for nobody else")
+        if caller.role is not None and caller.organization != self._security.cluster_id:
+            raise PermissionDeniedError(f"node {caller.node_id} belongs to another cluster")
+        return caller
+
+    def _store_role(self, node_id: str) -> NodeRole.ValueType | None:
+        node = self._store.view.node.get(node_id)
+        return node.role if node is not None else None
+
+    def _role(self, caller: Caller, method: str) -> NodeRole.ValueType:
         """The role that the certificate gives, as far as the store still gives it."""
         view = self._store.view
-        node = view.node.get(identity.node_id)
+        node = view.node.get(caller.node_id)
         if node is not None:
             # Who was demoted keeps a manager's certificate until it is renewed or expires.
-            return identity.role if node.role == NodeRole.MANAGER else NodeRole.WORKER
+            return caller.role if node.role == NodeRole.MANAGER and caller.role is not None else NodeRole.WORKER
         # A manager that has just started holds no nodes yet, and learns of them from callers of its Raft service.
         if method.startswith(RAFT_SERVICES) and self._security.cluster_id not in view.cluster:
-            return identity.role
-        raise PermissionDeniedError(f"node {identity.node_id} was removed from swarm")
+            return NodeRole.MANAGER if caller.role == NodeRole.MANAGER else NodeRole.WORKER
+        raise PermissionDeniedError(f"node {caller.node_id} was removed from swarm")
 
     def _read(self, pem: bytes) -> _Known:
         known = self._certificates.get(pem)
@@ -223,15 +312,34 @@ class Authorizer(Interceptor):
 class LocalAuthorizer(Interceptor):
     """For the control socket: whoever may open it acts as this node."""
 
-    def __init__(self, security: SecurityConfig) -> None:
-        super().__init__()
+    def __init__(self, security: SecurityConfig, forward: Forwarder | None = None, address: str = "") -> None:
+        """`address`: what the leader is told that this node is at; it can't see it through another manager."""
+        super().__init__(forward)
         self._security = security
+        self._address = address
 
     def authorize(self, method: str, context: Context) -> Caller:
+        caller = self.identify(context)
         role = self._security.role
         if not may_call(method, role):
             raise PermissionDeniedError(f"unauthorized peer role: a {NodeRole.Name(role).lower()} may not call")
-        return Caller(node_id=self._security.node_id, role=role, organization=self._security.cluster_id, is_local=True)
+        return caller
+
+    def identify(self, context: Context) -> Caller:
+        return Caller(
+            node_id=self._security.node_id,
+            role=self._security.role,
+            organization=self._security.cluster_id,
+            remote_addr=self._address,
+            is_local=True,
+        )
+
+
+def _read(read: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return read(data)
+    except Exception:  # noqa: BLE001 - whatever the parser calls it, the request is none
+        raise InvalidArgumentError("the request can't be read: it is not of this method's type") from None
 
 
 async def _settled(result: Any) -> Any:

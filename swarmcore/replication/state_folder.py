@@ -188,7 +188,9 @@ def describe(reader: SnapshotReader) -> SnapshotMeta:
         raise damaged(reader.path, 0, "its description can't be read") from None
 
 
-def _checked(folder: Path, contents: LogContents, snapshot: SnapshotMeta, raft_id: int) -> tuple[HardState, RaftLog]:
+def _checked(
+    folder: Path, contents: LogContents, snapshot: SnapshotMeta, raft_id: int = FOUNDER_ID
+) -> tuple[HardState, RaftLog]:
     """Read the log against its snapshot, once they are found to agree."""
     paths = segment_paths(folder)
     if not paths or contents.hard_state is None:
