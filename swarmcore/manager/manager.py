@@ -15,6 +15,7 @@ from swarmcore.api.control_pb2_grpc import add_ControlServicer_to_server
 from swarmcore.api.dispatcher_pb2_grpc import add_DispatcherServicer_to_server
 from swarmcore.api.health_pb2_grpc import add_HealthServicer_to_server
 from swarmcore.api.plugins_pb2_grpc import add_PluginsServicer_to_server
+from swarmcore.api.raft_pb2_grpc import add_RaftServicer_to_server
 from swarmcore.api.types_pb2 import Peer, WeightedPeer
 from swarmcore.api.watch_pb2_grpc import add_WatchServicer_to_server
 from swarmcore.ca.acceptance import AcceptRuleLike
@@ -30,14 +31,20 @@ from swarmcore.controlapi.watch import WatchService
 from swarmcore.dispatcher.dispatcher import Dispatcher
 from swarmcore.errors import DamagedStateError
 from swarmcore.manager.bootstrap import Founder, ensure_cluster
+from swarmcore.manager.joining import join_group, reachable_address
+from swarmcore.manager.leader_proxy import LeaderProxy
 from swarmcore.manager.leading import LeaderComponent, lead
 from swarmcore.manager.locking import keep_locked
 from swarmcore.manager.metrics import manager_metrics
+from swarmcore.manager.role_manager import RoleManager
 from swarmcore.manager.together import run_together
 from swarmcore.orchestrator import components
 from swarmcore.orchestrator.dirty import is_dirty
 from swarmcore.plugin.plugin_set import PluginSet
 from swarmcore.replication.replica import Replica
+from swarmcore.replication.service import RaftService
+from swarmcore.replication.state_folder import has_state
+from swarmcore.replication.transport import Transport
 from swarmcore.scheduler.scheduler import Scheduler
 from swarmcore.store.store import LeaderStore, Store
 
@@ -47,8 +54,7 @@ Service = tuple[Callable[[Any, Any], None], Any]
 """A generated `add_…Servicer_to_server`, and the servicer."""
 
 MANAGER_WEIGHT = 10
-MAY_ADD_MANAGERS = False
-"""Nothing carries the log to another manager yet: one that joined would wait for it in vain."""
+LOOK_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +66,8 @@ class ManagerConfig:
     """`host:port` that other nodes are told."""
     hostname: str
     acceptance: Sequence[AcceptRuleLike] = ()
+    join: Sequence[str] = ()
+    """Managers, one of which lets this one into the group the first time; empty for a founder."""
     autolock: bool = False
     """Of a cluster that this manager starts."""
     unlock_key: bytes | None = field(default=None, repr=False)
@@ -78,12 +86,18 @@ class Manager:
         plugins: Callable[[], PluginSet],
         store: Store,
         replica: Replica,
+        transport: Transport,
         clock: Clock,
     ) -> None:
         self.store = store
+        self._transport = transport
+        self.proxy = LeaderProxy(replica, security.open_channel, clock)
+        """The way to the leader, for the servers."""
+        self._raft = RaftService(replica, reachable_address)
         self._config = config
         self._security = security
         self._replica = replica
+        self._clock = clock
         self._founder = _founder(config, security)
         self._health = HealthService()
         self._ca = CertificateAuthority(
@@ -92,7 +106,6 @@ class Manager:
             plugins=plugins,
             clock=clock,
             acceptance=config.acceptance,
-            may_add_managers=MAY_ADD_MANAGERS,
         )
         self._dispatcher = Dispatcher(lambda _: self._caller(), self._peers, security.node_id, clock)
         self._watch = WatchService(store)
@@ -102,7 +115,6 @@ class Manager:
             cluster_ops=CAClusterOps(),
             clock=clock,
             is_dirty=is_dirty,
-            may_add_managers=MAY_ADD_MANAGERS,
         )
         self._plugins = PluginsService(plugins, security.node_id, config.hostname)
         self._components: list[LeaderComponent] = [
@@ -111,6 +123,7 @@ class Manager:
             *components(plugins=plugins, clock=clock),
             Allocator(clock=clock),
             Scheduler(plugins=plugins, clock=clock),
+            RoleManager(replica, clock),
         ]
 
     @classmethod
@@ -122,20 +135,33 @@ class Manager:
         plugins: Callable[[], PluginSet],
         clock: Clock | None = None,
     ) -> Manager:
-        """Read the log and the snapshot. Raises DamagedStateError and ConfigurationError in one line."""
+        """Read the log and the snapshot; join the group first where there are none yet.
+
+        Raises DamagedStateError and ConfigurationError in one line.
+        """
         clock = clock or SystemClock()
         store = Store(clock=clock.now)
+        folder = config.state_dir / "raft"
+        # The root's key is on this disk only until the cluster that it founds is in the log.
+        is_founder = security.root_with_key is not None
+        joined_as, introduced = None, {}
+        if config.join and not is_founder and not has_state(folder):
+            answer = await join_group(config.join, config.address, security.open_channel, clock)
+            joined_as = answer.raft_id
+            introduced = {member.raft_id: member.addr for member in answer.members}
+        transport = Transport(security.open_channel, introduced)
         replica = await Replica.open(
-            folder=config.state_dir / "raft",
+            folder=folder,
             store=store,
             node_id=security.node_id,
             address=config.address,
             unlock_key=config.unlock_key,
-            # The root's key is on this disk only until the cluster that it founds is in the log.
-            bootstrap=security.root_with_key is not None,
+            bootstrap=is_founder,
+            joined_as=joined_as,
             clock=clock,
             heartbeat_tick=config.heartbeat_tick,
             election_tick=config.election_tick,
+            send=transport.send,
         )
         store.connect(replica)
         for rule in config.acceptance:
@@ -145,11 +171,24 @@ class Manager:
                     rule.policy,
                     plugins().why_unavailable(f"acceptance/{rule.policy}"),
                 )
-        return cls(config=config, security=security, plugins=plugins, store=store, replica=replica, clock=clock)
+        return cls(
+            config=config,
+            security=security,
+            plugins=plugins,
+            store=store,
+            replica=replica,
+            transport=transport,
+            clock=clock,
+        )
 
     @property
     def remote_services(self) -> Sequence[Service]:
         """What other nodes may call; the role table says who."""
+        return [*self.control_services, (add_RaftServicer_to_server, self._raft)]
+
+    @property
+    def control_services(self) -> Sequence[Service]:
+        """What this machine's operator, and this node's own agent, may call."""
         return [
             (add_CAServicer_to_server, self._ca),
             (add_NodeCAServicer_to_server, self._ca),
@@ -160,28 +199,30 @@ class Manager:
             (add_PluginsServicer_to_server, self._plugins),
         ]
 
-    @property
-    def control_services(self) -> Sequence[Service]:
-        """What this machine's operator, and this node's own agent, may call."""
-        return self.remote_services
-
     async def run(self) -> None:
         """Keep the log, write, and lead where this manager is the leader. Ends when cancelled, or with the failure."""
         await run_together(
             self._replica.run(),
             self.store.run(),
             lead(self._replica, self.store, self._components, self._prepare),
+            self._transport.run(self._replica),
             keep_locked(self.store, self._replica, self._security.cluster_id),
         )
 
-    async def wait_leading(self) -> None:
-        """Return when this manager leads and its cluster is in the store."""
-        await self._replica.wait_leadership_change(0)
+    async def wait_ready(self) -> None:
+        """Return when a leader is known, and this node is in the store: it can answer, or pass on, any call."""
         with self.store.subscribe(("cluster", "node")) as changes:
             while self._security.node_id not in self.store.view.node:
                 await changes.get()
+        while not self._replica.term and self._replica.leader is None:
+            await self._clock.sleep_until(self._clock.monotonic() + LOOK_SECONDS)
         self._health.set_serving("Raft", True)
         self._health.set_serving("ControlAPI", True)
+
+    async def hand_over(self) -> None:
+        """Before a stop: let another manager lead, where there is one."""
+        if await self._replica.hand_over():
+            log.info("another manager leads now")
 
     async def metrics(self) -> str:
         """What this manager tells Prometheus."""
@@ -189,6 +230,7 @@ class Manager:
 
     async def aclose(self) -> None:
         """Close the log. What was acknowledged is on the disk already."""
+        await self.proxy.aclose()
         await self._replica.aclose()
 
     async def _prepare(self, store: LeaderStore) -> None:
@@ -210,7 +252,9 @@ class Manager:
     def _caller(self) -> Caller:
         caller = current_caller()
         # The own agent comes through the control socket, which knows no address.
-        return replace(caller, remote_addr=self._config.address) if caller.is_local else caller
+        return (
+            replace(caller, remote_addr=self._config.address) if caller.is_local and not caller.remote_addr else caller
+        )
 
     def _peers(self) -> Sequence[WeightedPeer]:
         return [

@@ -24,6 +24,7 @@ from typing import Any
 import grpc
 
 from swarmcore.ca.authorize import Authorizer, Interceptor, LocalAuthorizer
+from swarmcore.ca.forwarding import Forwarder
 from swarmcore.ca.root import MANAGER_OU
 from swarmcore.ca.security import SecurityConfig
 from swarmcore.clock import Clock
@@ -109,11 +110,12 @@ async def serve_remote(
     store: Store,
     services: Sequence[Service],
     clock: Clock | None = None,
+    forward: Forwarder | None = None,
     connections_per_address: int = CONNECTIONS_PER_ADDRESS,
 ) -> Listener:
     """Serve other nodes on `listen`: `host:port`, or what `bind_tcp` made of it.
 
-    Raises ConfigurationError, naming the address, where it is taken.
+    `forward`: the way to the leader. Raises ConfigurationError, naming the address, where it is taken.
     """
     bound = bind_tcp(listen) if isinstance(listen, str) else listen
     try:
@@ -127,7 +129,9 @@ async def serve_remote(
         )
         servers = []
         for path, is_known, options in ((nodes, True, SERVER_OPTIONS), (newcomers, False, NEWCOMER_OPTIONS)):
-            interceptor = Authorizer(security=security, store=store, remote_address=front.remote_address, clock=clock)
+            interceptor = Authorizer(
+                security=security, store=store, remote_address=front.remote_address, clock=clock, forward=forward
+            )
             server = _server(interceptor, services, {**dict(SERVER_OPTIONS), **dict(options)})
             server.add_secure_port(f"unix:{path}", security.server_credentials(ask_for_certificate=is_known))
             servers.append((server, interceptor))
@@ -143,19 +147,25 @@ async def serve_remote(
 
 
 async def serve_control(
-    *, path: Path, security: SecurityConfig, services: Sequence[Service], bound: socket.socket | None = None
+    *,
+    path: Path,
+    security: SecurityConfig,
+    services: Sequence[Service],
+    bound: socket.socket | None = None,
+    forward: Forwarder | None = None,
+    address: str = "",
 ) -> Listener:
     """Serve this machine's operator on the unix socket `path`, mode 0600: plaintext, and TLS for SwarmKit's own client.
 
-    `bound` is what `bind_unix` made of it before. Raises ConfigurationError in one line where the socket is in use or
-    can't be made.
+    `bound` is what `bind_unix` made of it before; `address` is where the leader is told that this node is. Raises
+    ConfigurationError in one line where the socket is in use or can't be made.
     """
     bound = bound or bind_unix(path)
     try:
         folder = _private_folder()
         plaintext, tls = folder / "plaintext", folder / "tls"
         front = Front(lambda: ByFirstByte(tls, plaintext))
-        interceptor = LocalAuthorizer(security)
+        interceptor = LocalAuthorizer(security, forward, address)
         server = _server(interceptor, services, dict(SERVER_OPTIONS))
         server.add_insecure_port(f"unix:{plaintext}")
         server.add_secure_port(f"unix:{tls}", security.server_credentials(ask_for_certificate=False))

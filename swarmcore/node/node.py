@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import shutil
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,17 +61,26 @@ class _Node:
     async def run(self) -> None:
         config = self._config
         security = await self._identity()
-        plugins = self._plugins("manager" if security.role == NodeRole.MANAGER else "worker")
+        plugins = self._plugins(_word(security.role))
         executors = await node_executors.create(
             plugins, config.executors, state_dir=config.state_dir, engine_addr=config.engine_addr
         )
         try:
             async with contextlib.AsyncExitStack() as stack:
                 await self._serve_pages(stack, security)
-                if security.role == NodeRole.MANAGER:
-                    await self._run_manager(security, plugins, executors)
-                else:
-                    await self._run_worker(security, executors)
+                while True:
+                    role = security.role
+                    work = (
+                        self._run_manager(security, plugins, executors)
+                        if role == NodeRole.MANAGER
+                        else self._run_worker(security, executors)
+                    )
+                    await run_together(work, _until_another_role(security, role))
+                    log.info("this node is a %s from now on", _word(security.role))
+                    plugins = self._plugins(_word(security.role))
+                    if security.role != NodeRole.MANAGER:
+                        # Out of the group for good: its id is never used again, and its keys must not lie about.
+                        await asyncio.to_thread(shutil.rmtree, config.state_dir / "raft", ignore_errors=True)
         finally:
             for executor in {id(each): each for each in executors.values()}.values():
                 await executor.aclose()
@@ -94,7 +104,7 @@ class _Node:
         if security is None:
             security = SecurityConfig.create_cluster(folder, self._clock)
             log.info("started cluster %s", security.cluster_id)
-        log.info("node %s is a %s", security.node_id, NodeRole.Name(security.role).lower())
+        log.info("node %s is a %s", security.node_id, _word(security.role))
         return security
 
     def _plugins(self, role: str) -> PluginSet:
@@ -148,10 +158,12 @@ class _Node:
     ) -> None:
         config = self._config
         address = addresses.advertised(address_of(port), config.advertise_remote_api)
+        remotes = self._remotes()
         manager = await Manager.open(
             config=ManagerConfig(
                 state_dir=config.state_dir,
                 address=address,
+                join=[peer.addr for peer in remotes.weights if peer.addr != address],
                 hostname=self._hostname,
                 acceptance=config.accept,
                 autolock=config.autolock,
@@ -164,10 +176,21 @@ class _Node:
             clock=self._clock,
         )
         self._manager = manager
+        running = asyncio.create_task(manager.run(), name="manager")
+        serving = asyncio.create_task(
+            self._serve(manager, port, control, security, executors, address, remotes), name="serving"
+        )
         try:
-            await run_together(manager.run(), self._serve(manager, port, control, security, executors, address))
+            done, _ = await asyncio.wait({running, serving}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
             self._manager = None
+            # The servers first, then leadership, and the log last: whoever is under way finds the next one open.
+            await _end(serving)
+            if not running.done():
+                await manager.hand_over()
+            await _end(running)
             await manager.aclose()
 
     async def _serve(
@@ -178,9 +201,9 @@ class _Node:
         security: SecurityConfig,
         executors: Mapping[str, Executor],
         address: str,
+        remotes: Remotes,
     ) -> None:
         config = self._config
-        await manager.wait_leading()
         async with contextlib.AsyncExitStack() as stack:
             remote = await serve_remote(
                 listen=port,
@@ -188,13 +211,18 @@ class _Node:
                 store=manager.store,
                 services=manager.remote_services,
                 clock=self._clock,
+                forward=manager.proxy,
             )
             stack.push_async_callback(remote.aclose)
+            # A manager that joins catches up through the port that it has just opened.
+            await manager.wait_ready()
             control = await serve_control(
                 path=config.listen_control_api,
                 security=security,
                 services=manager.control_services,
                 bound=control_socket,
+                forward=manager.proxy,
+                address=address,
             )
             stack.push_async_callback(control.aclose)
             log.info("other nodes are told to come to %s", addresses.described(address, config.advertise_remote_api))
@@ -204,17 +232,14 @@ class _Node:
 
             renewer = Renewer(security, open_channel=open_channel, clock=self._clock)
             connect = OwnManagerConnections(config.listen_control_api)
-            await self._run_agent(security, executors, connect, renewer, None)
+            await self._run_agent(security, executors, connect, renewer, remotes)
 
     # As a worker
 
     async def _run_worker(self, security: SecurityConfig, executors: Mapping[str, Executor]) -> None:
         config = self._config
-        remotes = Remotes(config.state_dir / "state.json")
-        known = remotes.load()
-        if config.join_addr and all(peer.addr != config.join_addr for peer in remotes.weights):
-            remotes.observe(RemotePeer("", config.join_addr), DEFAULT_OBSERVATION)
-        elif not known:
+        remotes = self._remotes()
+        if not remotes.weights:
             raise ConfigurationError(
                 f"no manager is known in {str(config.state_dir)!r}: name one with --join-addr host:port"
             )
@@ -230,13 +255,22 @@ class _Node:
 
     # Both
 
+    def _remotes(self) -> Remotes:
+        """The managers that were known last, and the one that the operator names."""
+        config = self._config
+        remotes = Remotes(config.state_dir / "state.json")
+        remotes.load()
+        if config.join_addr and all(peer.addr != config.join_addr for peer in remotes.weights):
+            remotes.observe(RemotePeer("", config.join_addr), DEFAULT_OBSERVATION)
+        return remotes
+
     async def _run_agent(
         self,
         security: SecurityConfig,
         executors: Mapping[str, Executor],
         connect: Connections,
         renewer: Renewer,
-        remotes: Remotes | None,
+        remotes: Remotes,
     ) -> None:
         def take_root(pem: bytes) -> None:
             try:
@@ -254,7 +288,7 @@ class _Node:
             generic_resources=self._config.generic_resources,
             on_node_change=renewer.node_changed,
             on_root_ca=take_root,
-            on_managers=remotes.replace if remotes is not None else lambda managers: None,
+            on_managers=remotes.replace,
             tls_info=security.tls_info,
         )
 
@@ -273,6 +307,21 @@ class _Node:
                 agent.refresh()
 
         await run_together(agent.run(), renewer.run(), say_ready(), follow_certificate())
+
+
+def _word(role: NodeRole.ValueType) -> str:
+    return NodeRole.Name(role).lower()
+
+
+async def _until_another_role(security: SecurityConfig, role: NodeRole.ValueType) -> None:
+    """Return once a renewed certificate gives another role than this one."""
+    while security.role == role:
+        await security.wait_change(security.serial)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _inode(path: Path) -> int:

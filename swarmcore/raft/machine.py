@@ -74,6 +74,18 @@ class Raft(Core):
             known |= {id for id, progress in self.role.progress.items() if progress.was_active}
         return known
 
+    @property
+    def successor(self) -> int:
+        """Of a leader: the reachable voter that lacks the least; NO_ONE where there is none."""
+        if not isinstance(self.role, Leader):
+            return NO_ONE
+        able = {
+            id: progress.match
+            for id, progress in self.role.progress.items()
+            if progress.was_active and self.membership.is_voter(id)
+        }
+        return max(able, key=lambda id: (able[id], -id), default=NO_ONE)
+
     def step(self, event: Event) -> list[Effect]:
         """Take in what happened; return what to do about it, in order."""
         match event:

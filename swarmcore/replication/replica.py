@@ -40,11 +40,12 @@ from swarmcore.raft.events import (
     SnapshotTaken,
     Started,
     Ticked,
+    TransferDemanded,
 )
 from swarmcore.raft.machine import Raft
 from swarmcore.raft.membership import Member, Membership, MembershipChange, Move, Promote
 from swarmcore.raft.messages import InstallSnapshot, Message
-from swarmcore.raft.types import Entry, Settings, SnapshotMeta
+from swarmcore.raft.types import NO_ONE, Entry, Settings, SnapshotMeta
 from swarmcore.replication.applier import Applier, restore
 from swarmcore.replication.disk import Disk, in_thread
 from swarmcore.replication.log_file import FULL, RESERVE_BYTES, SEGMENT_BYTES, DiskFailedError, disk_full
@@ -58,6 +59,7 @@ log = logging.getLogger("swarmcore.replication")
 
 ROOM_CHECK_TICKS = 5
 MEMBERSHIP_SECONDS = 10.0
+HAND_OVER_SECONDS = 2.0
 _STOPPING = "the manager is stopping"
 _SYSTEM_CLOCK = SystemClock()
 
@@ -310,6 +312,23 @@ class Replica:
                 raise NotLeaderError("this manager is not the leader")
             raise FailedPreconditionError(answer.reason if answer is not None else _STOPPING)
         await self._applier.expect(answer.index, answer.term, None)
+
+    def reachable(self) -> Sequence[int]:
+        """Members that this one hears from, itself included."""
+        return sorted(self._raft.active_members)
+
+    async def hand_over(self) -> bool:
+        """Let the voter that is most up to date lead; whether one took over. For a leader that stops or is demoted."""
+        successor = self._raft.successor
+        if not self._term or successor == NO_ONE:
+            return False
+        self._step(TransferDemanded(successor))
+        try:
+            async with asyncio.timeout(HAND_OVER_SECONDS):
+                await self.wait_leadership_change(self._term)
+        except TimeoutError:
+            return False
+        return True
 
     async def open_snapshot(self, snapshot: SnapshotMeta) -> SnapshotReader:
         """The snapshot file that an InstallSnapshot announces. Raises OSError when a newer one took its place."""

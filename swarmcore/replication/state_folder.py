@@ -86,7 +86,7 @@ def open_state(
     lock: FolderLock | None = None
     log_file: LogFile | None = None
     try:
-        if not _has_state(folder):
+        if not has_state(folder):
             if bootstrap:
                 membership = Membership.single(node_id, address)
                 first: list[Record] = [Entry(1, 1, EntryKind.MEMBERSHIP, membership.encode()), HardState(1, NO_ONE, 1)]
@@ -124,7 +124,8 @@ def open_state(
     )
 
 
-def _has_state(folder: Path) -> bool:
+def has_state(folder: Path) -> bool:
+    """Whether a manager keeps its state there; raises DamagedStateError where part of it is gone."""
     if (folder / KEY_FILE).exists():
         return True
     if folder.exists() and (segment_paths(folder) or snapshot_paths(folder)):
