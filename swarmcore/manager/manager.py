@@ -219,6 +219,12 @@ class Manager:
         self._health.set_serving("Raft", True)
         self._health.set_serving("ControlAPI", True)
 
+    @property
+    def leader_address(self) -> str:
+        """Where another manager leads; empty while this one does, or nobody is known to."""
+        leader = self._replica.leader
+        return leader.address if leader is not None and leader.id != self._replica.raft_id else ""
+
     async def hand_over(self) -> None:
         """Before a stop: let another manager lead, where there is one."""
         if await self._replica.hand_over():

@@ -228,6 +228,9 @@ class _Node:
             log.info("other nodes are told to come to %s", addresses.described(address, config.advertise_remote_api))
 
             async def open_channel() -> grpc.aio.Channel:
+                # A manager that was demoted can't speak through itself any more, only for itself.
+                if manager.leader_address:
+                    return security.open_channel(manager.leader_address)
                 return control_channel(config.listen_control_api)
 
             renewer = Renewer(security, open_channel=open_channel, clock=self._clock)

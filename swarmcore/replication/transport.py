@@ -32,6 +32,8 @@ BATCH_BYTES = 2 * 1024 * 1024
 CONNECT_SECONDS = 2.0
 WRITE_SECONDS = 5.0
 SNAPSHOT_PROGRESS_SECONDS = 10.0
+REFUSALS = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED)
+REFUSED_SECONDS = 5.0
 RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -108,6 +110,8 @@ class _Peer:
         self._wake = asyncio.Event()
         self._snapshot: asyncio.Task[None] | None = None
         self._failures = 0
+        self._is_refused = False
+        """It said that this manager is none, or none any more; asking often changes nothing."""
 
     def put(self, message: Message) -> bool:
         """Queue a message; False when there are too many."""
@@ -128,13 +132,14 @@ class _Peer:
                 channel = self._dial(address)
                 try:
                     await self._deliver(channel, address, group)
+                    self._is_refused = False
                 except (grpc.aio.AioRpcError, TimeoutError, asyncio.InvalidStateError) as error:
                     self._on_failure(address, error)
                 finally:
                     await channel.close()
                 self._queue.clear()
                 group.tell(MemberUnreachable(self._id))
-                await asyncio.sleep(RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS)) - 1])
+                await asyncio.sleep(self._pause())
         finally:
             if self._snapshot is not None:
                 self._snapshot.cancel()
@@ -146,11 +151,19 @@ class _Peer:
             return member.address
         return None if group.membership.was_removed(self._id) else self._introduced
 
+    def _pause(self) -> float:
+        if self._is_refused:
+            return REFUSED_SECONDS
+        return RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS)) - 1]
+
     def _on_failure(self, address: str, error: Exception) -> None:
         self._failures += 1
-        if self._failures == 1:
+        is_answer = isinstance(error, grpc.aio.AioRpcError) and error.code() in REFUSALS
+        if self._failures == 1 or (is_answer and not self._is_refused):
             reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else "it does not answer"
-            log.warning("manager %d at %s can't be reached: %s", self._id, address, reason)
+            words = "takes nothing from this one" if is_answer else "can't be reached"
+            log.warning("manager %d at %s %s: %s", self._id, address, words, reason)
+        self._is_refused = is_answer
 
     async def _wait_messages(self) -> None:
         while not self._queue:
@@ -161,7 +174,7 @@ class _Peer:
         """Write batches until the stream breaks or the member is at another address."""
         async with asyncio.timeout(CONNECT_SECONDS):
             await channel.channel_ready()
-        if self._failures:
+        if self._failures and not self._is_refused:
             log.info("manager %d at %s is reached again", self._id, address)
         stub: Any = RaftStub(channel)
         call = stub.Deliver()
@@ -182,7 +195,8 @@ class _Peer:
                 if batch.messages:
                     async with asyncio.timeout(WRITE_SECONDS):
                         await call.write(batch)
-                    self._failures = 0
+                    if not self._is_refused:
+                        self._failures = 0
         finally:
             ended.cancel()
             call.cancel()
