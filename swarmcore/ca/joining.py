@@ -171,6 +171,7 @@ def _say_waiting(node_id: str) -> None:
 
 async def _try(act: Callable[[], Awaitable[T]], address: str, clock: Clock) -> T:
     """Do it, up to five times while no manager answers; raises ConfigurationError."""
+    said = ""
     for left in reversed(range(ATTEMPTS)):
         try:
             return await act()
@@ -181,6 +182,8 @@ async def _try(act: Callable[[], Awaitable[T]], address: str, clock: Clock) -> T
                 raise ConfigurationError(
                     f"can't reach a manager at {address}: {error}: check --join-addr and that a manager runs there"
                 ) from None
-            log.info("no manager at %s yet: %s", address, error)
+            if str(error) != said:
+                said = str(error)
+                log.info("no manager at %s yet: %s; asking again", address, said)
             await clock.sleep_until(clock.monotonic() + PAUSE_SECONDS)
     raise AssertionError("unreachable")
