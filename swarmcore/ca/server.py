@@ -107,6 +107,8 @@ class CertificateAuthority(CAServicer, NodeCAServicer):
         caller = current_caller()
         if not request.csr:
             raise InvalidArgumentError("invalid argument: csr is empty")
+        if request.availability not in NodeSpec.Availability.values():
+            raise InvalidArgumentError(f"invalid argument: availability {request.availability} does not exist")
         public_key_of_csr(request.csr)
         cluster = self._cluster()
         if caller.node_id:

@@ -123,6 +123,13 @@ async def test_a_request_that_can_not_be_read_changes_nothing(at: Scene, csr: by
     assert len(at.store.view.node) == 1
 
 
+async def test_an_availability_that_nobody_knows_makes_no_node(at: Scene) -> None:
+    with pytest.raises(InvalidArgumentError, match="availability 99 does not exist"):
+        await at.ask(csr=CSR, availability=99)
+
+    assert len(at.store.view.node.all()) == 1
+
+
 @pytest.mark.parametrize("token", ["SWMTKN-1-x-y", "nonsense", "x" * 5000, "SWMOLD-1-x.y", "SWMPSK-1-00"])
 async def test_a_token_that_nothing_accepts_makes_no_node(at: Scene, token: str) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - its status is what counts
