@@ -7,7 +7,7 @@ from collections import Counter
 import click
 
 from swarmcore.api.plugins_pb2 import ListPluginsRequest, ListPluginsResponse, Plugin
-from swarmcore.cli.command_line import CliError, Group, example, output_option
+from swarmcore.cli.command_line import CliError, Group, Named, example, output_option
 from swarmcore.cli.connection import manager
 from swarmcore.cli.text import Page, enum_name, table, uses_colour
 
@@ -109,14 +109,14 @@ def plugin_row(plugin: Plugin) -> tuple[str, ...]:
 
 
 @command.command(name="inspect")
-@click.argument("name")
+@click.argument("plugin", cls=Named)
 @output_option
-def inspect(name: str, output: str) -> None:
+def inspect(plugin: str, output: str) -> None:
     """Show one plugin, with the traceback of its last error."""
     report = _report()
-    found = next((plugin for plugin in report.plugins if plugin.name == name), None)
+    found = next((each for each in report.plugins if each.name == plugin), None)
     if found is None:
-        raise CliError(f"plugin {name!r} not found on this manager: `swarmctl plugins` lists what there is")
+        raise CliError(f"plugin {plugin!r} not found on this manager: `swarmctl plugins` lists what there is")
     if output == "json":
         from swarmcore.cli.jsonview import to_json
 
