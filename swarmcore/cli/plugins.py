@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 import click
 
@@ -95,12 +96,23 @@ def short_time(seconds: float) -> str:
     return f"{seconds * 1e3:.2g} ms" if seconds < 0.1 else f"{seconds:.2g} s"
 
 
+def short_list(capabilities: Iterable[str]) -> str:
+    """`filter/{platform,resource}, join/psk`: several of a kind as a shell would write them."""
+    kinds: dict[str, list[str]] = {}
+    for capability in capabilities:
+        kind, _, name = capability.partition("/")
+        kinds.setdefault(kind, []).append(name)
+    return ", ".join(
+        f"{kind}/{names[0]}" if len(names) == 1 else f"{kind}/{{{','.join(names)}}}" for kind, names in kinds.items()
+    )
+
+
 def plugin_row(plugin: Plugin) -> tuple[str, ...]:
     return (
         plugin.name,
         state_word(plugin),
         plugin.version or "-",
-        ", ".join(plugin.provides) or "-",
+        short_list(plugin.provides) or "-",
         str(plugin.order) if plugin.HasField("order") else "-",
         short_count(plugin.calls) if plugin.calls else "-",
         short_time(plugin.p99_seconds) if plugin.HasField("p99_seconds") else "-",
