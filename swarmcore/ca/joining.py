@@ -121,6 +121,9 @@ async def _certificate(
             csr=attempt.csr, ca_digest=root.digest, role=credential.role, secret=credential.secret
         )
     asked = request.CertificateRequest(csr=attempt.csr, token=token, role=credential.role, availability=availability)
+    if token and not attempt.is_vouched:
+        # It may wait without one already: it is asked for again, and the same request makes no second node.
+        attempt = replace(attempt, node_id="", is_vouched=True)
     is_lost = False
     while True:
         if not attempt.node_id:
