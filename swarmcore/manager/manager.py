@@ -33,13 +33,13 @@ from swarmcore.manager.bootstrap import Founder, ensure_cluster
 from swarmcore.manager.leading import LeaderComponent, lead
 from swarmcore.manager.locking import keep_locked
 from swarmcore.manager.metrics import manager_metrics
-from swarmcore.manager.together import run_together
 from swarmcore.orchestrator import components
 from swarmcore.orchestrator.dirty import is_dirty
 from swarmcore.plugin.plugin_set import PluginSet
 from swarmcore.replication.replica import Replica
 from swarmcore.scheduler.scheduler import Scheduler
 from swarmcore.store.store import LeaderStore, Store
+from swarmcore.together import run_together
 
 log = logging.getLogger("swarmcore.manager")
 
