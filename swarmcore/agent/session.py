@@ -48,10 +48,12 @@ class DescriptionChangedError(SessionError):
 
 
 def words_of(error: grpc.aio.AioRpcError) -> str:
-    """A gRPC error in one line."""
+    """A gRPC error in one line; that a manager is not available its own words say better."""
     details = " ".join((error.details() or "").split())
-    code: str = error.code().name
-    return f"{code}: {details}" if details else code
+    code = error.code()
+    if details and code is grpc.StatusCode.UNAVAILABLE:
+        return details
+    return f"{code.name}: {details}" if details else str(code.name)
 
 
 class Session:
