@@ -22,6 +22,8 @@ from swarmcore.testing.engines import DockerEngine, Host
 EXPECTED_OF_STOCK = re.compile(
     r"pulling image failed"  # there is no registry, and the image is on the engine already
     r"|agent: session failed.*code = Unavailable"  # while our swarmd is killed
+    r"|fatal task error.*No such image"
+    r"|removal of container .* is already in progress"  # when it leaves, it removes its containers twice at once
     r"|manager does not support log subscriptions"  # there is no log broker yet
 )
 HEARTBEAT = "2s"
