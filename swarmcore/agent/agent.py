@@ -183,7 +183,7 @@ class Agent:
         """Log a failure once, however often it comes again."""
         text = text_of(error)
         if text != self._last_failure:
-            what = "the session ended" if was_registered else "no session"
+            what = "lost the manager" if was_registered else "no manager takes this node now"
             if REMOVED in text:
                 then = f"to let it join again, stop it, remove {str(self._state_dir)!r} and name a manager to join"
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -47,7 +48,9 @@ class Connections(Protocol):
 class RemoteConnection:
     """Satisfies `Connection`; what happens to it moves the peer's weight."""
 
-    def __init__(self, channel: grpc.aio.Channel, peer: RemotePeer, remotes: Remotes) -> None:
+    def __init__(self, channel: grpc.aio.Channel, peer: RemotePeer, remotes: Remotes, failed: deque[str]) -> None:
+        """`failed`: where the address is noted when it fails."""
+        self._failed = failed
         self.channel = channel
         self.peer = f"manager {peer.addr}"
         self._peer = peer
@@ -58,6 +61,7 @@ class RemoteConnection:
 
     def failed(self) -> None:
         self._remotes.observe_if_known(self._peer, -DEFAULT_OBSERVATION)
+        self._failed.append(self._peer.addr)
 
     async def aclose(self) -> None:
         await self.channel.close()
@@ -73,16 +77,19 @@ class RemoteConnections:
         self._remotes = remotes
         self._dial = dial
         self._dial_seconds = dial_seconds
+        self._failed: deque[str] = deque(maxlen=1)
+        """The address that failed last."""
 
     async def open(self) -> RemoteConnection:
-        peer = self._remotes.select()
+        # Weights forget slowly; whoever just failed is asked last.
+        peer = self._remotes.select(tuple(self._failed)) or self._remotes.select()
         if peer is None:
             raise UnavailableError("no manager is known")
-        connection = RemoteConnection(self._dial(peer.addr), peer, self._remotes)
+        connection = RemoteConnection(self._dial(peer.addr), peer, self._remotes, self._failed)
         try:
             async with asyncio.timeout(self._dial_seconds):
-                await connection.channel.channel_ready()
-        except TimeoutError:
+                await _connected(connection.channel)
+        except (TimeoutError, ConnectionError):
             connection.failed()
             await connection.aclose()
             raise UnavailableError(f"manager {peer.addr} does not answer") from None
@@ -90,3 +97,13 @@ class RemoteConnections:
             await connection.aclose()
             raise
         return connection
+
+
+async def _connected(channel: grpc.aio.Channel) -> None:
+    """Return once connected; raises ConnectionError as soon as one try has failed."""
+    state = channel.get_state(try_to_connect=True)
+    while state is not grpc.ChannelConnectivity.READY:
+        if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
+            raise ConnectionError
+        await channel.wait_for_state_change(state)
+        state = channel.get_state(try_to_connect=True)

@@ -91,6 +91,11 @@ class Describer:
         """Whether any executor has answered yet, or there is none."""
         return bool(self._described) or not self._executors
 
+    @property
+    def is_away(self) -> bool:
+        """Whether an executor did not answer the last time."""
+        return bool(self._away)
+
     async def describe(self) -> NodeDescription:
         """Ask all executors. One that fails is logged once, and its last description stands. Never raises."""
         by_executor: dict[int, list[str]] = {}

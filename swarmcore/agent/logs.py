@@ -53,15 +53,21 @@ class LogPublisher:
     async def run(self) -> None:
         """Serve subscriptions until cancelled; raises AioRpcError when the stream of them breaks."""
         call = self._stub.ListenSubscriptions(ListenSubscriptionsRequest())
+        broken: grpc.aio.AioRpcError | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                async for subscription in call:
-                    self._take(group, subscription)
-        except* grpc.aio.AioRpcError as failures:
-            if not _is_unimplemented(failures):
-                raise
+                try:
+                    async for subscription in call:
+                        self._take(group, subscription)
+                except grpc.aio.AioRpcError as error:
+                    broken = error
+                    if error.code() != grpc.StatusCode.UNIMPLEMENTED:
+                        for publishing in self._running.values():
+                            publishing.cancel()
         finally:
             call.cancel()
+        if broken is not None and broken.code() != grpc.StatusCode.UNIMPLEMENTED:
+            raise broken
         await asyncio.Event().wait()
 
     def _take(self, group: asyncio.TaskGroup, subscription: SubscriptionMessage) -> None:
@@ -159,10 +165,3 @@ class LogPublisher:
             # Whoever stops reading here must not leave the files or the stream open until the next collection.
             if isinstance(lines_of_task, AsyncGenerator):
                 await lines_of_task.aclose()
-
-
-def _is_unimplemented(failures: BaseExceptionGroup[grpc.aio.AioRpcError]) -> bool:
-    return all(
-        isinstance(error, grpc.aio.AioRpcError) and error.code() == grpc.StatusCode.UNIMPLEMENTED
-        for error in failures.exceptions
-    )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final
 
 import grpc
 import grpc.aio
@@ -26,6 +26,7 @@ from swarmcore.api.dispatcher_pb2_grpc import DispatcherStub
 from swarmcore.api.types_pb2 import NodeDescription
 from swarmcore.clock import Clock
 from swarmcore.errors import PermissionDeniedError, UnavailableError
+from swarmcore.together import run_together
 
 log = logging.getLogger("swarmcore.agent")
 
@@ -47,10 +48,12 @@ class DescriptionChangedError(SessionError):
 
 
 def words_of(error: grpc.aio.AioRpcError) -> str:
-    """A gRPC error in one line."""
+    """A gRPC error in one line; that a manager is not available its own words say better."""
     details = " ".join((error.details() or "").split())
-    code: str = error.code().name
-    return f"{code}: {details}" if details else code
+    code = error.code()
+    if details and code is grpc.StatusCode.UNAVAILABLE:
+        return details
+    return f"{code.name}: {details}" if details else str(code.name)
 
 
 class Session:
@@ -90,27 +93,22 @@ class Session:
         self.id = first.session_id
         await self._on_message(first)
 
-    async def run(self, until: Awaitable[None]) -> None:
+    async def run(self, until: Coroutine[Any, Any, None]) -> None:
         """Serve the session until something of it fails, or `until` raises."""
         self._reporter.repeat(self._worker.statuses())
-        parts: list[Awaitable[None]] = [
-            self._listen(),
-            self._beat(),
-            self._assignments(),
-            self._reporter.run(self._report),
-            self._logs.run(),
-            until,
-        ]
         try:
-            async with asyncio.TaskGroup() as group:
-                for part in parts:
-                    group.create_task(_awaited(part))
-        except BaseExceptionGroup as failures:
-            known, others = failures.split((grpc.aio.AioRpcError, SessionError))
-            if known is None or others is not None:
-                raise
-            first = _first(known)
-            raise SessionError(words_of(first)) if isinstance(first, grpc.aio.AioRpcError) else first from None
+            # Not a TaskGroup: there a failure hides a cancellation that comes at the same moment, and the agent of a
+            # manager that stops would go on for ever.
+            await run_together(
+                self._listen(),
+                self._beat(),
+                self._assignments(),
+                self._reporter.run(self._report),
+                self._logs.run(),
+                until,
+            )
+        except grpc.aio.AioRpcError as error:
+            raise SessionError(words_of(error)) from None
 
     def close(self) -> None:
         if self._call is not None:
@@ -176,13 +174,3 @@ class Session:
         finally:
             call.cancel()
         raise SessionError("the manager ended the stream of tasks")
-
-
-async def _awaited(part: Awaitable[None]) -> None:
-    await part
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first exception in a group, however deep."""
-    found = group.exceptions[0]
-    return _first(found) if isinstance(found, BaseExceptionGroup) else found

@@ -67,7 +67,7 @@ class Worker:
             recovered = record.status.state >= TaskState.PREPARING
             self._begin(record, recovered=recovered)
         if records:
-            log.info("looking for what runs of %d task%s", len(records), "s" if len(records) != 1 else "")
+            log.info("finding %d task%s of the last run again", len(records), "s" if len(records) != 1 else "")
         for manager in list(self._managers.values()):
             await manager.resolved.wait()
 

@@ -36,6 +36,8 @@ class JoinAttempt:
     csr: bytes
     node_id: str = ""
     """What the manager called this node; empty until it answered."""
+    is_vouched: bool = False
+    """Whether the node was asked for with a token, or another credential."""
 
 
 class CertificateFolder:
@@ -118,6 +120,7 @@ class CertificateFolder:
                 key_pem=str(fields["key"]).encode(),
                 csr=str(fields["csr"]).encode(),
                 node_id=str(fields["node_id"]),
+                is_vouched=bool(fields.get("is_vouched")),
             )
         except (ValueError, KeyError, TypeError):
             return None
@@ -128,6 +131,7 @@ class CertificateFolder:
             "key": attempt.key_pem.decode(),
             "csr": attempt.csr.decode(),
             "node_id": attempt.node_id,
+            "is_vouched": attempt.is_vouched,
         }
         self._write(JOIN_REQUEST, json.dumps(fields, indent=1).encode() + b"\n", 0o600)
 

@@ -121,6 +121,9 @@ async def _certificate(
             csr=attempt.csr, ca_digest=root.digest, role=credential.role, secret=credential.secret
         )
     asked = request.CertificateRequest(csr=attempt.csr, token=token, role=credential.role, availability=availability)
+    if token and not attempt.is_vouched:
+        # It may wait without one already: it is asked for again, and the same request makes no second node.
+        attempt = replace(attempt, node_id="", is_vouched=True)
     is_lost = False
     while True:
         if not attempt.node_id:
@@ -171,6 +174,7 @@ def _say_waiting(node_id: str) -> None:
 
 async def _try(act: Callable[[], Awaitable[T]], address: str, clock: Clock) -> T:
     """Do it, up to five times while no manager answers; raises ConfigurationError."""
+    said = ""
     for left in reversed(range(ATTEMPTS)):
         try:
             return await act()
@@ -181,6 +185,8 @@ async def _try(act: Callable[[], Awaitable[T]], address: str, clock: Clock) -> T
                 raise ConfigurationError(
                     f"can't reach a manager at {address}: {error}: check --join-addr and that a manager runs there"
                 ) from None
-            log.info("no manager at %s yet: %s", address, error)
+            if str(error) != said:
+                said = str(error)
+                log.info("no manager at %s yet: %s; asking again", address, said)
             await clock.sleep_until(clock.monotonic() + PAUSE_SECONDS)
     raise AssertionError("unreachable")

@@ -107,6 +107,8 @@ class CertificateAuthority(CAServicer, NodeCAServicer):
         caller = current_caller()
         if not request.csr:
             raise InvalidArgumentError("invalid argument: csr is empty")
+        if request.availability not in NodeSpec.Availability.values():
+            raise InvalidArgumentError(f"invalid argument: availability {request.availability} does not exist")
         public_key_of_csr(request.csr)
         cluster = self._cluster()
         if caller.node_id:
@@ -169,8 +171,8 @@ class CertificateAuthority(CAServicer, NodeCAServicer):
         self, cluster: Cluster, request: pb.IssueNodeCertificateRequest, caller: Caller
     ) -> pb.IssueNodeCertificateResponse:
         digest = hashlib.sha256(request.csr).digest()
-        known = self._known(digest)
-        if known is not None:
+        known = self._known(digest, self._store.view.node.get)
+        if known is not None and not (is_waiting(known) and request.token):
             return pb.IssueNodeCertificateResponse(node_id=known.id, node_membership=known.spec.membership)
         verdict = await self._chain.judge(
             JoinRequest(
@@ -186,6 +188,9 @@ class CertificateAuthority(CAServicer, NodeCAServicer):
         )
         if isinstance(verdict, Accept) and verdict.role == NodeRole.MANAGER and not self._may_add_managers:
             raise UnimplementedError(ONE_MANAGER)
+        if known is not None and isinstance(verdict, Accept):
+            node = await self._vouch(known.id, verdict.role)
+            return pb.IssueNodeCertificateResponse(node_id=node.id, node_membership=node.spec.membership)
         node = Node()
         node.spec.availability = request.availability
         node.certificate.CopyFrom(
@@ -210,10 +215,29 @@ class CertificateAuthority(CAServicer, NodeCAServicer):
             )
         return pb.IssueNodeCertificateResponse(node_id=node.id, node_membership=node.spec.membership)
 
-    def _known(self, digest: bytes) -> Node | None:
+    async def _vouch(self, node_id: str, role: NodeRole.ValueType) -> Node:
+        """Accept a node that waits: it came again, with a token."""
+
+        def write(tx: Transaction) -> Node:
+            old = tx.node.get(node_id)
+            if old is None:
+                raise AbortedError("the node was rejected meanwhile: ask again")
+            if not is_waiting(old):
+                return old
+            node = Node()
+            node.CopyFrom(old)
+            node.role = node.spec.desired_role = node.certificate.role = role
+            node.spec.membership = NodeSpec.ACCEPTED
+            node.status.message = ""
+            tx.node.update(node)
+            return node
+
+        return await self._store.update(write)
+
+    def _known(self, digest: bytes, get: Callable[[str], Node | None]) -> Node | None:
         """The node that this very request made before."""
         node_id = self._requests.get(digest)
-        node = None if node_id is None else self._store.view.node.get(node_id)
+        node = None if node_id is None else get(node_id)
         if node is None or hashlib.sha256(node.certificate.csr).digest() != digest:
             return None
         return node
@@ -225,22 +249,21 @@ class CertificateAuthority(CAServicer, NodeCAServicer):
             fresh.id = fresh.certificate.cn = self._new_id()
 
             def write(tx: Transaction, fresh: Node = fresh) -> Node:
-                known = self._known(digest)
+                known = self._known(digest, tx.node.get)
                 if known is not None:
                     return known
                 if fresh.spec.membership == NodeSpec.PENDING:
                     _check_room(tx, fresh.status.addr)
                 tx.node.create(fresh)
+                # At once: the same request may stand in the same transaction again.
+                self._remember(digest, fresh.id)
                 return fresh
 
             try:
-                made = await self._store.update(write)
+                return await self._store.update(write)
             except AlreadyExistsError:
                 if not left:
                     raise
-                continue
-            self._remember(digest, made.id)
-            return made
         raise AssertionError("unreachable")
 
     def _remember(self, digest: bytes, node_id: str) -> None:

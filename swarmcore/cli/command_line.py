@@ -9,9 +9,12 @@ import difflib
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 DEFAULT_SOCKET = "/var/run/swarmd.sock"
 ALIASES = {"svc": "service", "services": "service", "rm": "remove", "list": "ls"}
@@ -88,6 +91,17 @@ class Flag(click.Option):
     def __init__(self, *args: Any, section: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.section = section
+
+
+class Named(click.Argument):
+    """An object by its name or id, which a shell completes. The argument's name is the kind of object."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        from swarmcore.cli.names_of import names_of
+
+        return [CompletionItem(name) for name in names_of(str(self.name), ctx, incomplete)]
 
 
 def example(*lines: str) -> str:

@@ -6,7 +6,7 @@ import click
 
 from swarmcore.api import control_pb2 as pb
 from swarmcore.api.specs_pb2 import ConfigSpec
-from swarmcore.cli.command_line import Group, example, output_option, quiet_option
+from swarmcore.cli.command_line import Group, Named, example, output_option, quiet_option
 from swarmcore.cli.connection import manager
 from swarmcore.cli.lookup import find_config
 from swarmcore.cli.text import Page, ago, moment, table, uses_colour
@@ -57,7 +57,7 @@ def ls(quiet: bool, output: str) -> None:
 
 
 @command.command(name="inspect")
-@click.argument("config")
+@click.argument("config", cls=Named)
 @output_option
 def inspect(config: str, output: str) -> None:
     """Show a config and what it holds."""
@@ -85,7 +85,7 @@ def _printable(data: bytes) -> str:
 
 
 @command.command(name="remove")
-@click.argument("config")
+@click.argument("config", cls=Named)
 def remove(config: str) -> None:
     """Remove a config that no service uses."""
     to = manager()

@@ -9,7 +9,7 @@ import click
 from swarmcore.api import control_pb2 as pb
 from swarmcore.api.specs_pb2 import NetworkSpec
 from swarmcore.api.types_pb2 import IPAMConfig
-from swarmcore.cli.command_line import Group, example, output_option, quiet_option
+from swarmcore.cli.command_line import Group, Named, example, output_option, quiet_option
 from swarmcore.cli.connection import manager
 from swarmcore.cli.lookup import find_network
 from swarmcore.cli.service_flags import PAIR
@@ -101,7 +101,7 @@ def ls(quiet: bool, output: str) -> None:
 
 
 @command.command(name="inspect")
-@click.argument("network")
+@click.argument("network", cls=Named)
 @output_option
 def inspect(network: str, output: str) -> None:
     """Show a network, its driver and its addresses."""
@@ -138,7 +138,7 @@ def inspect(network: str, output: str) -> None:
 
 
 @command.command(name="remove")
-@click.argument("network")
+@click.argument("network", cls=Named)
 def remove(network: str) -> None:
     """Remove a network that nothing uses."""
     to = manager()

@@ -10,7 +10,7 @@ from swarmcore.api import control_pb2 as pb
 from swarmcore.api.objects_pb2 import Node
 from swarmcore.api.specs_pb2 import NodeSpec
 from swarmcore.api.types_pb2 import NodeRole, NodeStatus, RaftMemberStatus
-from swarmcore.cli.command_line import CliError, Group, example, output_option, quiet_option
+from swarmcore.cli.command_line import CliError, Group, Named, example, output_option, quiet_option
 from swarmcore.cli.connection import Manager, manager, with_fresh_read
 from swarmcore.cli.lookup import find_node, node_name
 from swarmcore.cli.text import enum_name, table, uses_colour
@@ -69,7 +69,7 @@ def ls(quiet: bool, output: str) -> None:
 @command.command(
     name="inspect", epilog=example("swarmctl node inspect docker1", "swarmctl node inspect docker1 -o json")
 )
-@click.argument("node")
+@click.argument("node", cls=Named)
 @click.option("--all", "-a", "every", is_flag=True, help="Show tasks that have ended, too.")
 @output_option
 def inspect(node: str, every: bool, output: str) -> None:
@@ -96,7 +96,7 @@ def change(typed: str, edit: Callable[[Node, NodeSpec], None]) -> Node:
 
 
 @command.command(name="update", epilog=example("swarmctl node update docker1 --label disk=ssd --label zone=a"))
-@click.argument("node")
+@click.argument("node", cls=Named)
 @click.option("--label", multiple=True, metavar="KEY=VALUE", help="The node's labels: replaces them all. Repeatable.")
 def update(node: str, label: tuple[str, ...]) -> None:
     """Set a node's labels, which constraints match as node.labels.KEY."""
@@ -126,21 +126,21 @@ def _set_availability(typed: str, wanted: NodeSpec.Availability.ValueType) -> No
 
 
 @command.command(name="activate")
-@click.argument("node")
+@click.argument("node", cls=Named)
 def activate(node: str) -> None:
     """Give a node tasks again."""
     _set_availability(node, NodeSpec.ACTIVE)
 
 
 @command.command(name="pause")
-@click.argument("node")
+@click.argument("node", cls=Named)
 def pause(node: str) -> None:
     """Give a node no new tasks; those it has go on."""
     _set_availability(node, NodeSpec.PAUSE)
 
 
 @command.command(name="drain")
-@click.argument("node")
+@click.argument("node", cls=Named)
 def drain(node: str) -> None:
     """Move a node's tasks to other nodes, and give it no new ones."""
     _set_availability(node, NodeSpec.DRAIN)
@@ -156,21 +156,21 @@ def _set_role(typed: str, wanted: NodeRole.ValueType, already: str) -> None:
 
 
 @command.command(name="promote")
-@click.argument("node")
+@click.argument("node", cls=Named)
 def promote(node: str) -> None:
     """Make a worker a manager."""
     _set_role(node, NodeRole.MANAGER, "manager")
 
 
 @command.command(name="demote")
-@click.argument("node")
+@click.argument("node", cls=Named)
 def demote(node: str) -> None:
     """Make a manager a worker."""
     _set_role(node, NodeRole.WORKER, "worker")
 
 
 @command.command(name="accept")
-@click.argument("node")
+@click.argument("node", cls=Named)
 def accept(node: str) -> None:
     """Let a node in that waits as PENDING."""
 
@@ -187,7 +187,7 @@ def _remove(to: Manager, node: Node, *, force: bool) -> None:
 
 
 @command.command(name="reject")
-@click.argument("node")
+@click.argument("node", cls=Named)
 def reject(node: str) -> None:
     """Turn away a node that waits as PENDING, and forget it."""
     to = manager()
@@ -198,7 +198,7 @@ def reject(node: str) -> None:
 
 
 @command.command(name="remove")
-@click.argument("node")
+@click.argument("node", cls=Named)
 @click.option("--force", "-f", is_flag=True, help="Remove it even where it is not down.")
 def remove(node: str, force: bool) -> None:
     """Remove a node from the swarm; its certificate is worth nothing from then on."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 import click
 
 from swarmcore.api.plugins_pb2 import ListPluginsRequest, ListPluginsResponse, Plugin
-from swarmcore.cli.command_line import CliError, Group, example, output_option
+from swarmcore.cli.command_line import CliError, Group, Named, example, output_option
 from swarmcore.cli.connection import manager
 from swarmcore.cli.text import Page, enum_name, table, uses_colour
 
@@ -95,12 +96,23 @@ def short_time(seconds: float) -> str:
     return f"{seconds * 1e3:.2g} ms" if seconds < 0.1 else f"{seconds:.2g} s"
 
 
+def short_list(capabilities: Iterable[str]) -> str:
+    """`filter/{platform,resource}, join/psk`: several of a kind as a shell would write them."""
+    kinds: dict[str, list[str]] = {}
+    for capability in capabilities:
+        kind, _, name = capability.partition("/")
+        kinds.setdefault(kind, []).append(name)
+    return ", ".join(
+        f"{kind}/{names[0]}" if len(names) == 1 else f"{kind}/{{{','.join(names)}}}" for kind, names in kinds.items()
+    )
+
+
 def plugin_row(plugin: Plugin) -> tuple[str, ...]:
     return (
         plugin.name,
         state_word(plugin),
         plugin.version or "-",
-        ", ".join(plugin.provides) or "-",
+        short_list(plugin.provides) or "-",
         str(plugin.order) if plugin.HasField("order") else "-",
         short_count(plugin.calls) if plugin.calls else "-",
         short_time(plugin.p99_seconds) if plugin.HasField("p99_seconds") else "-",
@@ -109,14 +121,14 @@ def plugin_row(plugin: Plugin) -> tuple[str, ...]:
 
 
 @command.command(name="inspect")
-@click.argument("name")
+@click.argument("plugin", cls=Named)
 @output_option
-def inspect(name: str, output: str) -> None:
+def inspect(plugin: str, output: str) -> None:
     """Show one plugin, with the traceback of its last error."""
     report = _report()
-    found = next((plugin for plugin in report.plugins if plugin.name == name), None)
+    found = next((each for each in report.plugins if each.name == plugin), None)
     if found is None:
-        raise CliError(f"plugin {name!r} not found on this manager: `swarmctl plugins` lists what there is")
+        raise CliError(f"plugin {plugin!r} not found on this manager: `swarmctl plugins` lists what there is")
     if output == "json":
         from swarmcore.cli.jsonview import to_json
 

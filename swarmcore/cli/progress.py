@@ -14,6 +14,7 @@ from swarmcore.cli.text import enum_name
 OUTDATED = "OUTDATED"
 """The state of a slot whose task is from before the update."""
 _FAILED_UPDATE = (UpdateStatus.PAUSED, UpdateStatus.ROLLBACK_PAUSED)
+_FAILED_TASK = (TaskState.FAILED, TaskState.REJECTED)
 STAGES = (
     TaskState.NEW,
     TaskState.PENDING,
@@ -176,8 +177,13 @@ def _update_failure(service: Service, tasks: Iterable[Task], wants_rollback: boo
     )
     if not ended_badly:
         return ""
-    culprit = next((task for task in tasks if task.id in status.message and task.status.err), None)
-    reason = f"{status.message or enum_name(UpdateStatus.UpdateState, status.state).lower()}"
+    if status.state == UpdateStatus.ROLLBACK_COMPLETED:
+        reason = "the update failed and was rolled back"
+        failed = [task for task in tasks if task.status.err and task.status.state in _FAILED_TASK]
+        culprit = max(failed, key=_age_order, default=None)
+    else:
+        reason = f"{status.message or enum_name(UpdateStatus.UpdateState, status.state).lower()}"
+        culprit = next((task for task in tasks if task.id in status.message and task.status.err), None)
     return f"{reason}: {culprit.status.err}" if culprit is not None else reason
 
 

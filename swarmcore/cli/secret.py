@@ -6,7 +6,7 @@ import click
 
 from swarmcore.api import control_pb2 as pb
 from swarmcore.api.specs_pb2 import SecretSpec
-from swarmcore.cli.command_line import Group, example, output_option, quiet_option
+from swarmcore.cli.command_line import Group, Named, example, output_option, quiet_option
 from swarmcore.cli.connection import manager
 from swarmcore.cli.lookup import find_secret
 from swarmcore.cli.text import Page, ago, moment, table, uses_colour
@@ -60,7 +60,7 @@ def ls(quiet: bool, output: str) -> None:
 
 
 @command.command(name="inspect")
-@click.argument("secret")
+@click.argument("secret", cls=Named)
 @output_option
 def inspect(secret: str, output: str) -> None:
     """Show a secret, without its data."""
@@ -81,7 +81,7 @@ def inspect(secret: str, output: str) -> None:
 
 
 @command.command(name="remove")
-@click.argument("secret")
+@click.argument("secret", cls=Named)
 def remove(secret: str) -> None:
     """Remove a secret that no service uses."""
     to = manager()

@@ -9,7 +9,7 @@ import click
 
 from swarmcore.api import control_pb2 as pb
 from swarmcore.api.specs_pb2 import ServiceSpec
-from swarmcore.cli.command_line import CliError, F, Flag, Group, example, output_option, quiet_option
+from swarmcore.cli.command_line import CliError, F, Flag, Group, Named, example, output_option, quiet_option
 from swarmcore.cli.connection import Manager, manager, with_fresh_read
 from swarmcore.cli.lookup import find_service
 from swarmcore.cli.service_flags import service_flags
@@ -89,7 +89,7 @@ def create(mode: str, runtime: str, wait: bool, **given: Any) -> None:
         "swarmctl service update redis --force      # replace every task",
     ),
 )
-@click.argument("service")
+@click.argument("service", cls=Named)
 @service_flags()
 @_attach_flag("--add-secret", "Give the tasks one more secret. Repeatable.")
 @click.option("--rm-secret", cls=Flag, section="Files and ports", multiple=True, metavar="NAME", help="Take one away.")
@@ -186,7 +186,7 @@ def ls(quiet: bool, output: str) -> None:
 @command.command(
     name="inspect", epilog=example("swarmctl service inspect redis", "swarmctl service inspect redis -a -o json")
 )
-@click.argument("service")
+@click.argument("service", cls=Named)
 @click.option("--all", "-a", "every", is_flag=True, help="Show tasks that have ended, too.")
 @output_option
 def inspect(service: str, every: bool, output: str) -> None:
@@ -198,7 +198,7 @@ def inspect(service: str, every: bool, output: str) -> None:
 
 
 @command.command(name="remove")
-@click.argument("service", nargs=-1, required=True)
+@click.argument("service", cls=Named, nargs=-1, required=True)
 def remove(service: tuple[str, ...]) -> None:
     """Remove services, and with them their tasks."""
     to = manager()

@@ -25,8 +25,11 @@ COMMANDS = {
 
 def add_plugin_commands(group: click.Group) -> None:
     """Ask the plugins that are installed here for commands; those that fail are named on stderr."""
+    import logging
+
     from swarmcore.plugin import loader
 
+    logging.basicConfig(format="Warning: %(message)s", level=logging.WARNING)
     for failure in loader.load(role="manager", log=lambda _: None).extend_cli(group):
         print(f"Warning: {failure}", file=sys.stderr)
 

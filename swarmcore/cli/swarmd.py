@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from swarmcore.cli.command_line import example
 from swarmcore.cli.repeats import Repeats
 from swarmcore.errors import ConfigurationError, SwarmError
 
@@ -243,40 +244,94 @@ def _exit_on_early_signal(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=example(
+        "swarmd                                                     # start a cluster",
+        "swarmd --join-addr 10.1.1.1:4242 --join-token SWMTKN-1-…   # join it, as `swarmctl cluster inspect` prints",
+        "swarmd -d /tmp/n1 --listen-control-api /tmp/n1.sock --executor process",
+    ),
+)
 @click.option("--version", "-v", is_flag=True, help="Print the version and exit.")
-@click.option("--log-level", "-l", type=click.Choice(list(LOG_LEVELS)), default="info", show_default=True)
-@click.option("--state-dir", "-d", default="/var/lib/swarmd", show_default=True, help="Where the node keeps its state.")
-@click.option("--join-addr", default="", help="One manager of the cluster to join, as host:port.")
-@click.option("--join-token", default="", help="The token to join with; see `swarmctl cluster inspect`.")
+@click.option(
+    "--log-level",
+    "-l",
+    type=click.Choice(list(LOG_LEVELS)),
+    default="info",
+    show_default=True,
+    help="What to write to stderr: this level and worse.",
+)
+@click.option(
+    "--state-dir",
+    "-d",
+    metavar="DIR",
+    default="/var/lib/swarmd",
+    show_default=True,
+    help="Where the node keeps its state.",
+)
+@click.option("--join-addr", metavar="HOST:PORT", default="", help="One manager of the cluster to join.")
+@click.option(
+    "--join-token", metavar="TOKEN", default="", help="The token to join with; see `swarmctl cluster inspect`."
+)
 @click.option(
     "--accept",
     multiple=True,
     metavar="POLICY[:CONFIG]",
     help="Who may join the cluster that this node starts, such as auto or auto:worker. Repeatable.",
 )
-@click.option("--hostname", default="", help="Instead of the machine's own name.")
-@click.option("--listen-remote-api", default="0.0.0.0:4242", show_default=True, help="For other nodes, with TLS.")
-@click.option("--advertise-remote-api", default="", help="What other nodes connect to, where it differs.")
+@click.option("--hostname", metavar="NAME", default="", help="Instead of the machine's own name.")
 @click.option(
-    "--listen-control-api", default="/var/run/swarmd.sock", show_default=True, help="The socket for swarmctl."
+    "--listen-remote-api",
+    metavar="HOST:PORT",
+    default="0.0.0.0:4242",
+    show_default=True,
+    help="For other nodes, with TLS.",
 )
-@click.option("--listen-debug", default="", help="The running tasks with their stacks, over HTTP on loopback.")
-@click.option("--listen-metrics", default="", help="Prometheus metrics over HTTP, at /metrics.")
+@click.option(
+    "--advertise-remote-api",
+    metavar="HOST:PORT",
+    default="",
+    help="What other nodes are told to connect to; else the first address of this machine.",
+)
+@click.option(
+    "--listen-control-api",
+    metavar="PATH",
+    default="/var/run/swarmd.sock",
+    show_default=True,
+    help="The socket for swarmctl.",
+)
+@click.option(
+    "--listen-debug",
+    metavar="HOST:PORT",
+    default="",
+    help="The running tasks with their stacks, over HTTP on loopback.",
+)
+@click.option("--listen-metrics", metavar="HOST:PORT", default="", help="Prometheus metrics over HTTP, at /metrics.")
 @click.option(
     "--executor",
+    metavar="NAME,…",
     default="auto",
     show_default=True,
     help="What runs tasks: auto, docker, podman, process, or a list such as docker,process.",
 )
-@click.option("--engine-addr", default="unix:///var/run/docker.sock", show_default=True, help="The engine's socket.")
-@click.option("--generic-node-resources", default="", help="Such as fpga=2,gpu=UUID1,gpu=UUID2.")
+@click.option(
+    "--engine-addr",
+    metavar="ADDRESS",
+    default="unix:///var/run/docker.sock",
+    show_default=True,
+    help="The engine's socket.",
+)
+@click.option("--generic-node-resources", metavar="KIND=N,…", default="", help="Such as fpga=2,gpu=UUID1,gpu=UUID2.")
 @click.option("--force-new-cluster", is_flag=True, help="Not in this version.")
-@click.option("--heartbeat-tick", type=int, default=1, show_default=True, help="Raft ticks (100 ms) for a heartbeat.")
-@click.option("--election-tick", type=int, default=10, show_default=True, help="Raft ticks before an election.")
+@click.option(
+    "--heartbeat-tick", metavar="N", type=int, default=1, show_default=True, help="Raft ticks (100 ms) for a heartbeat."
+)
+@click.option(
+    "--election-tick", metavar="N", type=int, default=10, show_default=True, help="Raft ticks before an election."
+)
 @click.option("--external-ca", multiple=True, metavar="SPEC", help="Not in this version.")
 @click.option("--autolock", is_flag=True, help="Lock a new cluster: its manager's log opens with the unlock key only.")
-@click.option("--unlock-key", default="", help="SWMKEY-1-…, for a manager that is locked.")
+@click.option("--unlock-key", metavar="KEY", default="", help="SWMKEY-1-…, for a manager that is locked.")
 def command(version: bool, log_level: str, **flags: Any) -> None:
     """Run a node of a swarm: start a cluster, or join one with --join-addr."""
     if version:

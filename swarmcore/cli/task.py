@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from swarmcore.api import control_pb2 as pb
-from swarmcore.cli.command_line import Group, output_option, quiet_option
+from swarmcore.cli.command_line import Group, Named, output_option, quiet_option
 from swarmcore.cli.connection import manager
 from swarmcore.cli.lookup import Names, find_task
 from swarmcore.cli.task_table import in_order, last_state, problem, runs, state_name, with_errors
@@ -58,7 +58,7 @@ def _by_service(row: tuple[str, ...]) -> tuple[str, int, str]:
 
 
 @command.command(name="inspect")
-@click.argument("task")
+@click.argument("task", cls=Named)
 @output_option
 def inspect(task: str, output: str) -> None:
     """Show a task, what went wrong with it, and the tasks before it."""
@@ -69,7 +69,7 @@ def inspect(task: str, output: str) -> None:
 
 
 @command.command(name="remove")
-@click.argument("task")
+@click.argument("task", cls=Named)
 def remove(task: str) -> None:
     """Remove a task's record; a service that needs it gets another task."""
     to = manager()

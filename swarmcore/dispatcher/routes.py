@@ -15,6 +15,7 @@ from swarmcore.store.store import LeaderStore
 
 _ASSIGNED = TaskState.ASSIGNED
 _RUNNING = TaskState.RUNNING
+_COMPLETE = TaskState.COMPLETE
 
 _log = logging.getLogger("swarmcore.dispatcher")
 
@@ -79,9 +80,14 @@ class Routes:
         if new is None:
             self._drop(change.old)
             return
-        if type(change) is StatusChange and _ASSIGNED < new.status.state <= _RUNNING:
+        state = new.status.state
+        if state < _ASSIGNED:
+            self._watch_for(change.old, new)
+            return
+        if type(change) is StatusChange and _ASSIGNED < state <= _RUNNING:
             # What the node reported itself: nearly all there is.
             return
+        self._pump.expect_no_more(new.id)
         node_id = new.node_id
         stream = self._assignments.get(node_id)
         listed = self._lists.get(node_id) if self._lists else None
@@ -93,9 +99,17 @@ class Routes:
         if listed is not None:
             self._pump.mark(listed)
 
+    def _watch_for(self, old: Task | None, new: Task) -> None:
+        """A task without a node is coming when it is new, or went a state on; any other change says why it waits."""
+        if (old is None or old.status.state < new.status.state) and new.desired_state <= _COMPLETE:
+            self._pump.expect(new.id)
+        else:
+            self._pump.expect_no_more(new.id)
+
     def _drop(self, task: Task | None) -> None:
         if task is None:
             return
+        self._pump.expect_no_more(task.id)
         stream = self._assignments.get(task.node_id)
         if stream is not None:
             stream.assigned.drop(task.id)
@@ -117,6 +131,7 @@ class Routes:
     def resync(self) -> None:
         """Changes were missed: compare everything with the store as it is."""
         tasks = self._store.view.task
+        self._pump.expect_nothing()
         for stream in self._assignments.values():
             assigned = stream.assigned
             for task_id in [id for id in assigned.task_ids if id not in tasks]:

@@ -12,10 +12,14 @@ from swarmcore.dispatcher.assignments import AssignmentSet
 from swarmcore.errors import SwarmError
 
 IDLE_STREAMS = 8
-SECONDS_PER_STREAM = 0.001
-"""What a message costs in all, on the way there and for the report that answers it."""
-MAX_GATHER = 1.0
-GATHER_STEPS = 10
+SECONDS_PER_STREAM = 0.002
+"""How long changes may gather for each stream that waits: a message and the report that answers it cost the manager
+as much as the writes of ten tasks."""
+MAX_GATHER = 2.0
+GATHER_STEPS = 20
+MAX_STEP = 0.02
+CALM_STEPS = 8
+"""Steps without a change after which nobody waits any longer for tasks that are known to be coming."""
 WAKES_PER_TURN = 16
 
 Ending = Callable[[], SwarmError]
@@ -79,9 +83,10 @@ class Session:
 class Pump:
     """Wakes streams that have something to send, a few in each turn of the loop.
 
-    While few streams wait, they go at once. Else the pump lets changes gather for as long as serving all of them would
-    take (1 ms each, at most 1 s), and only while changes come: a tenth of that without one ends it. So in a rush each
-    node gets few large messages, not one a change, and answers each with one report; the last ones hardly wait.
+    While few streams wait, they go at once. Else the pump lets changes gather while they come: tasks that were made and
+    have no node yet are known to be coming, and without such a step of calm is enough (a twentieth of the time allowed,
+    at most 20 ms). So in a rush each node gets one large message, or few, not one a change, and answers each with one
+    report; the last ones hardly wait.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -89,6 +94,7 @@ class Pump:
         self._queue: deque[Stream] = deque()
         self._wake = asyncio.Event()
         self._marks = 0
+        self._coming: set[str] = set()
 
     def mark(self, stream: Stream) -> None:
         """There is something to send. Cheap, and bounded: a stream stands in the queue once."""
@@ -97,6 +103,19 @@ class Pump:
             stream.is_queued = True
             self._queue.append(stream)
             self._wake.set()
+
+    def expect(self, task_id: str) -> None:
+        """A task was made that will be some node's in a moment, as far as is known."""
+        self._marks += 1
+        self._coming.add(task_id)
+
+    def expect_no_more(self, task_id: str) -> None:
+        """The task has a node, is gone, or waits for something else."""
+        self._coming.discard(task_id)
+
+    def expect_nothing(self) -> None:
+        """What was expected is not known any more."""
+        self._coming.clear()
 
     async def run(self) -> None:
         """Pump, until cancelled."""
@@ -119,11 +138,11 @@ class Pump:
     async def _gather(self) -> None:
         clock, queue = self._clock, self._queue
         start = clock.monotonic()
-        while True:
+        calm = 0
+        while calm < (CALM_STEPS if self._coming else 1):
             marks, now = self._marks, clock.monotonic()
             end = start + min(len(queue) * SECONDS_PER_STREAM, MAX_GATHER)
             if now >= end:
                 return
-            await clock.sleep_until(min(end, now + (end - start) / GATHER_STEPS))
-            if self._marks == marks:
-                return
+            await clock.sleep_until(min(end, now + min((end - start) / GATHER_STEPS, MAX_STEP)))
+            calm = calm + 1 if self._marks == marks else 0

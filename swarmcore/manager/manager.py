@@ -37,7 +37,6 @@ from swarmcore.manager.leading import LeaderComponent, lead
 from swarmcore.manager.locking import keep_locked
 from swarmcore.manager.metrics import manager_metrics
 from swarmcore.manager.role_manager import RoleManager
-from swarmcore.manager.together import run_together
 from swarmcore.orchestrator import components
 from swarmcore.orchestrator.dirty import is_dirty
 from swarmcore.plugin.plugin_set import PluginSet
@@ -47,6 +46,7 @@ from swarmcore.replication.state_folder import has_state
 from swarmcore.replication.transport import Transport
 from swarmcore.scheduler.scheduler import Scheduler
 from swarmcore.store.store import LeaderStore, Store
+from swarmcore.together import run_together
 
 log = logging.getLogger("swarmcore.manager")
 

@@ -33,6 +33,8 @@ class Admission:
         """`per_target`: how many may go on to a listener; one without a number takes all that there may be."""
         self._per_address = per_address
         self._in_all = in_all
+        self.silent = max(1, in_all // 4)
+        """How many may have said nothing yet. A node speaks at once, so the front drops the oldest for a new one."""
         self._per_target = dict(per_target or {})
         self._open = 0
         self._by_origin: Counter[str] = Counter()

@@ -76,6 +76,8 @@ class Front:
         self._hello_seconds = hello_seconds
         self._server: asyncio.Server | None = None
         self._connections: set[_Caller] = set()
+        self._silent: dict[_Caller, None] = {}
+        """Those that have not said where to, in order."""
         self._addresses: dict[str, str] = {}
         """Remote address by the name of the front's own end of the inner connection."""
 
@@ -118,19 +120,26 @@ class Front:
         """Take a connection in; False where there are too many."""
         if not self._admission.enter(caller.address):
             return False
+        if len(self._silent) >= self._admission.silent:
+            oldest = next(iter(self._silent))
+            del self._silent[oldest]
+            oldest.abort()
         self._connections.add(caller)
+        self._silent[caller] = None
         return True
 
     def _enter_target(self, caller: _Caller, target: Path) -> bool:
         """Let a connection go on to a listener; False where that one has too many."""
         if not self._admission.enter_target(target, caller.address):
             return False
+        self._silent.pop(caller, None)
         caller.target = target
         return True
 
     def _forget(self, caller: _Caller) -> None:
         if caller in self._connections:
             self._connections.discard(caller)
+            self._silent.pop(caller, None)
             self._admission.leave(caller.address, caller.target)
 
     def _remember(self, name: str, address: str) -> None:

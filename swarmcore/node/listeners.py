@@ -119,7 +119,7 @@ async def serve_remote(
     """
     bound = bind_tcp(listen) if isinstance(listen, str) else listen
     try:
-        most = max(FILES_FOR_ELSE, raise_file_limit() - FILES_FOR_ELSE) // FILES_OF_A_CONNECTION
+        most = places(raise_file_limit())
         folder = _private_folder()
         nodes, newcomers = folder / "nodes", folder / "newcomers"
         front = Front(
@@ -281,6 +281,11 @@ def _is_answered(path: Path) -> bool:
         except OSError:
             return True
     return True
+
+
+def places(files: int) -> int:
+    """How many connections fit into a process that may open so many files."""
+    return max(files // 2, files - FILES_FOR_ELSE) // FILES_OF_A_CONNECTION
 
 
 def raise_file_limit() -> int:

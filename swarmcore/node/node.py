@@ -23,7 +23,6 @@ from swarmcore.clock import Clock, SystemClock
 from swarmcore.errors import ConfigurationError, UnavailableError
 from swarmcore.manager.manager import Manager, ManagerConfig
 from swarmcore.manager.metrics import node_metrics
-from swarmcore.manager.together import run_together
 from swarmcore.node import addresses
 from swarmcore.node import executors as node_executors
 from swarmcore.node.config import NodeConfig
@@ -35,6 +34,7 @@ from swarmcore.plugin.executor import Executor
 from swarmcore.plugin.loader import load
 from swarmcore.plugin.lock import PluginLock
 from swarmcore.plugin.plugin_set import PluginSet
+from swarmcore.together import run_together
 
 log = logging.getLogger("swarmcore.node")
 

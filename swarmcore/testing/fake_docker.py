@@ -24,10 +24,10 @@ class FakeDocker:
     asked: list[str] = field(default_factory=list)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def wait_asked(self, what: str, seconds: float = 5) -> None:
-        """Return when a request with these words has come."""
+    async def wait_asked(self, what: str, seconds: float = 5, *, times: int = 1) -> None:
+        """Return when so many requests with these words have come."""
         async with asyncio.timeout(seconds):
-            while not any(what in each for each in self.asked):
+            while sum(what in each for each in self.asked) < times:
                 self._news.clear()
                 await self._news.wait()
 

@@ -19,6 +19,13 @@ from swarmcore.testing import engines
 from swarmcore.testing.cluster import Swarmctl, Swarmd, engine_flags, swarmd, wait_until
 from swarmcore.testing.engines import DockerEngine, Host
 
+EXPECTED_OF_STOCK = re.compile(
+    r"pulling image failed"  # there is no registry, and the image is on the engine already
+    r"|agent: session failed.*code = Unavailable"  # while our swarmd is killed
+    r"|fatal task error.*No such image"
+    r"|removal of container .* is already in progress"  # when it leaves, it removes its containers twice at once
+    r"|manager does not support log subscriptions"  # there is no log broker yet
+)
 HEARTBEAT = "2s"
 """A node is DOWN after three periods without a heartbeat, which tests wait for."""
 
@@ -111,6 +118,18 @@ class Swarm:
 
         wait_until(so, seconds=seconds)
 
+    def join_stock(self) -> None:
+        """`docker swarm join` on docker3, with the worker's token."""
+        host = self.hosts[2]
+        own = ("--advertise-addr", host.address, "--listen-addr", f"{host.address}:2377")
+        manager = f"{self.hosts[0].address}:4242"
+        self.stock.docker("swarm", "join", "--token", worker_token(self.manager), *own, manager)
+
+    def stock_complaints(self) -> list[str]:
+        """Errors and warnings of the stock engine's own agent, without those that tests bring about."""
+        lines = (line for line in self.stock.log.splitlines() if re.search(r"level=(error|warn|fatal)", line))
+        return [line for line in lines if "module=node" in line and not EXPECTED_OF_STOCK.search(line)]
+
     def report(self, service: str) -> str:
         """What the manager thinks, for the message of a failure."""
         return self.ctl.run("service", "inspect", service).stdout.decode()
@@ -168,17 +187,17 @@ def three_hosts(*images: str) -> Iterator[Swarm]:
     """Hosts 1 and 2 joined as the operator's session shows it; host 3 joined with the worker's token."""
     with contextlib.ExitStack() as stack:
         hosts = stack.enter_context(engines.hosts(3, images=images))
-        first, second, third = hosts
+        first, second, _ = hosts
         flags = ("--hostname", "docker1", "--accept", "auto", *engine_flags(first))
         manager = stack.enter_context(swarmd(first.folder / "swarmd", *flags, host=first))
         address = f"{first.address}:4242"
         flags = ("--hostname", "docker2", "--join-addr", address, *engine_flags(second))
         worker = stack.enter_context(swarmd(second.folder / "swarmd", *flags, host=second))
-        own = ("--advertise-addr", third.address, "--listen-addr", f"{third.address}:2377")
-        engine(third).docker("swarm", "join", "--token", worker_token(manager), *own, address)
-        manager.swarmctl("cluster", "update", "default", "--heartbeatperiod", HEARTBEAT)
         pool = stack.enter_context(ThreadPoolExecutor(3))
-        yield Swarm(hosts=hosts, manager=manager, worker=worker, pool=pool)
+        swarm = Swarm(hosts=hosts, manager=manager, worker=worker, pool=pool)
+        swarm.join_stock()
+        swarm.ctl("cluster", "update", "default", "--heartbeatperiod", HEARTBEAT)
+        yield swarm
 
 
 def worker_token(manager: Swarmd) -> str:

@@ -17,8 +17,11 @@ from swarmcore.api.logbroker_pb2 import SubscriptionMessage
 from swarmcore.api.objects_pb2 import Node, Task
 from swarmcore.api.types_pb2 import NodeDescription, NodeTLSInfo, TaskState, WeightedPeer
 from swarmcore.plugin.executor import TemporaryError
+from swarmcore.plugin.plugin_set import PluginSet
+from swarmcore.testing.clock import let_the_loop_run
 from swarmcore.testing.executors import FakeExecutor
 from swarmcore.testing.managers import FakeLogBroker, FakeManager, assignments
+from swarmcore.testing.whole_cluster import whole_cluster
 
 RUNNING = TaskState.RUNNING
 
@@ -253,9 +256,10 @@ async def test_a_changed_description_registers_again_under_the_same_session(
 
 
 async def test_an_engine_that_goes_away_keeps_the_session_and_is_said_once(
-    manager: FakeManager, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    manager: FakeManager, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
+    monkeypatch.setattr("swarmcore.agent.agent.UNKNOWN_ENGINE_SECONDS", 0.01)
     executor = FakeExecutor()
     described = 0
 
@@ -268,11 +272,10 @@ async def test_an_engine_that_goes_away_keeps_the_session_and_is_said_once(
         await assigned(manager, task())
         await manager.until(reported(manager, "t", RUNNING))
         executor.script.acts["describe"] = [away]
-        for number in range(1, 4):
-            agent.refresh()
-            await manager.until(lambda number=number: described >= number)
-        executor.script.acts["describe"] = [None]
         agent.refresh()
+        # It is asked again soon by itself, since tasks wait for it.
+        await manager.until(lambda: described >= 3)
+        executor.script.acts["describe"] = [None]
         await manager.until(lambda: "answers again" in caplog.text)
 
         assert len(manager.registrations) == 1
@@ -376,3 +379,16 @@ def test_the_pause_between_sessions_grows_to_eight_seconds() -> None:
         pauses.append(next_backoff(pauses[-1]))
 
     assert [round(pause, 1) for pause in pauses] == [0.0, 0.1, 0.3, 0.7, 1.5, 3.1, 6.3, 8.0]
+
+
+@pytest.mark.parametrize("turns", range(1, 9))
+async def test_an_agent_that_is_ended_while_its_session_breaks_ends(turns: int) -> None:
+    async with whole_cluster(PluginSet()) as cluster:
+        machine = await cluster.add_machine("node", NodeDescription())
+        await cluster.settle()
+
+        machine.cut()
+        await let_the_loop_run(turns)
+
+        async with asyncio.timeout(5):
+            await machine.stop()

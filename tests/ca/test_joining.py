@@ -109,6 +109,20 @@ async def test_a_node_killed_while_it_waits_asks_on_and_makes_no_second_node(tmp
     assert files.read_join_attempt() is None
 
 
+async def test_a_node_that_waits_and_is_started_again_with_a_token_joins(tmp_path: Path) -> None:
+    async with trusted_manager(tmp_path / "m") as manager:
+        with manager.store.subscribe(("node",)) as changes:
+            first = asyncio.create_task(SecurityConfig.join(tmp_path / "n", manager.address, ""))
+            node_id = await _first_node(changes)
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+
+        joined = await asyncio.wait_for(SecurityConfig.join(tmp_path / "n", manager.address, manager.token()), 20)
+        nodes = _nodes(manager.store)
+
+    assert joined.node_id == node_id and nodes == 2
+
+
 async def test_a_node_killed_between_request_and_answer_makes_no_second_node(tmp_path: Path) -> None:
     async with trusted_manager(tmp_path / "m") as manager:
         token = manager.token()

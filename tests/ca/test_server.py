@@ -123,6 +123,13 @@ async def test_a_request_that_can_not_be_read_changes_nothing(at: Scene, csr: by
     assert len(at.store.view.node) == 1
 
 
+async def test_an_availability_that_nobody_knows_makes_no_node(at: Scene) -> None:
+    with pytest.raises(InvalidArgumentError, match="availability 99 does not exist"):
+        await at.ask(csr=CSR, availability=99)
+
+    assert len(at.store.view.node.all()) == 1
+
+
 @pytest.mark.parametrize("token", ["SWMTKN-1-x-y", "nonsense", "x" * 5000, "SWMOLD-1-x.y", "SWMPSK-1-00"])
 async def test_a_token_that_nothing_accepts_makes_no_node(at: Scene, token: str) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - its status is what counts
@@ -151,6 +158,26 @@ async def test_the_same_request_again_names_the_same_node(at: Scene) -> None:
 
     assert {first.node_id} == {answer.node_id for answer in both}
     assert len(at.store.view.node) == 2
+
+
+async def test_the_same_request_twice_at_once_makes_one_node(at: Scene) -> None:
+    both = await asyncio.gather(at.ask(csr=CSR, token=at.token()), at.ask(csr=CSR, token=at.token()))
+
+    assert both[0].node_id == both[1].node_id
+    assert len(at.store.view.node.all()) == 2
+
+
+async def test_a_node_that_waits_is_accepted_when_it_comes_again_with_a_token(at: Scene) -> None:
+    waiting = await at.ask(csr=CSR)
+    assert waiting.node_membership == NodeSpec.PENDING
+    with pytest.raises(InvalidArgumentError, match="A valid join token"):
+        await at.ask(csr=CSR, token="SWMTKN-1-wrong")  # noqa: S106 - no secret
+
+    accepted = await at.ask(csr=CSR, token=at.token())
+
+    assert (accepted.node_id, accepted.node_membership) == (waiting.node_id, NodeSpec.ACCEPTED)
+    answer = await at.authority.NodeCertificateStatus(pb.NodeCertificateStatusRequest(node_id=waiting.node_id), None)
+    assert answer.status.state == IssuanceStatus.ISSUED
 
 
 async def test_an_id_that_is_taken_is_drawn_again(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 from swarmcore.api.specs_pb2 import NetworkSpec
 from swarmcore.api.types_pb2 import IPAMConfig, PortConfig, TaskState
 from swarmcore.cli.network import ipam_configs
+from swarmcore.cli.plugins import short_list
 from swarmcore.plugin.lock import PluginLock
 from swarmcore.testing.control_socket import Ctl, FakeManager, a_task, three_nodes
 
@@ -124,6 +125,11 @@ def test_a_plugin_lock_lists_what_is_installed_and_asks_no_manager(ctl: Ctl, tmp
     assert printed.code == 0
     assert "constraint-filter" in [plugin.name for plugin in lock.plugins]
     assert all(plugin.version and plugin.record.startswith("sha256:") for plugin in lock.plugins)
+
+
+def test_several_capabilities_of_a_kind_take_little_room() -> None:
+    assert short_list(["filter/platform", "filter/resource", "join/psk"]) == "filter/{platform,resource}, join/psk"
+    assert short_list([]) == ""
 
 
 def test_plugins_are_listed_with_what_became_of_them(manager: FakeManager, ctl: Ctl) -> None:

@@ -133,7 +133,7 @@ def test_a_task_that_finished_and_is_not_restarted_is_done(service: Service) -> 
     assert progress(service, tasks).is_converged
 
 
-@pytest.mark.parametrize("state", [UpdateStatus.PAUSED, UpdateStatus.ROLLBACK_PAUSED, UpdateStatus.ROLLBACK_COMPLETED])
+@pytest.mark.parametrize("state", [UpdateStatus.PAUSED, UpdateStatus.ROLLBACK_PAUSED])
 def test_an_update_that_did_not_work_is_a_failure_with_the_error_of_its_task(
     service: Service, state: UpdateStatus.UpdateState.ValueType
 ) -> None:
@@ -154,6 +154,17 @@ def test_an_update_is_over_when_the_manager_has_watched_long_enough(service: Ser
 
     assert (watching.is_converged, watching.note) == (False, "watching the new tasks for failures")
     assert progress(service, tasks).is_converged
+
+
+def test_an_update_that_was_rolled_back_says_what_failed_last(service: Service) -> None:
+    service.update_status.state = UpdateStatus.ROLLBACK_COMPLETED
+    service.update_status.message = "rollback completed"
+    old = ended(a_task("old", service, 1), TaskState.FAILED, "task: non-zero exit (1)")
+    new = newer(ended(a_task("new", service, 1), TaskState.REJECTED, "no such image"))
+
+    state = progress(service, [new, old, a_task("a", service, 1), a_task("b", service, 2)])
+
+    assert state.failure == "the update failed and was rolled back: no such image"
 
 
 def test_a_rollback_that_was_asked_for_is_a_success(service: Service) -> None:

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from swarmcore.manager.together import run_together
 from swarmcore.testing.clock import let_the_loop_run
+from swarmcore.together import run_together
 
 
 async def test_the_first_failure_ends_the_others_and_is_raised_as_it_is() -> None:

@@ -227,14 +227,30 @@ async def test_there_are_never_more_connections_than_the_process_has_files_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with scene(tmp_path, most=2) as at:
-        silent = [await at.connect() for _ in range(2)]
-        await _until(lambda: at.front.connections == 2)
+        kept = [await at.connect(b"b") for _ in range(2)]
+        kept += [await at.arrived["b"].get() for _ in range(2)]
         reader, refused = await at.connect(b"a")
 
         assert await _read_to_the_end(reader) == b""
         assert "2 connections are open: refusing another" in caplog.text
-        for writer in (refused, *(writer for _, writer in silent)):
+        for writer in (refused, *(writer for _, writer in kept)):
             writer.close()
+
+
+async def test_who_says_nothing_gives_way_to_who_comes_after(tmp_path: Path) -> None:
+    async with scene(tmp_path, most=8) as at:
+        silent = []
+        for number in range(20):
+            silent.append(await at.connect())
+            await _until(lambda number=number: at.front.connections == min(number + 1, 2))  # type: ignore[misc]
+        _, writer = await at.connect(b"a")
+        _, inner = await at.arrived["a"].get()
+
+        for reader, _ in silent[:19]:
+            assert await _read_to_the_end(reader) == b""
+        assert at.front.connections == 2
+        for each in (writer, inner, *(writer for _, writer in silent)):
+            each.close()
 
 
 @pytest.mark.parametrize(

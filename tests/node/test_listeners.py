@@ -339,3 +339,9 @@ def test_what_a_killed_manager_left_behind_is_removed(tmp_path: Path, monkeypatc
 
     assert set(tmp_path.iterdir()) == {alive, fresh}
     assert stat.S_IMODE(fresh.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(("files", "most"), [(65_536, 21_674), (1024, 170), (200, 33)])
+def test_connections_leave_files_for_the_log_and_the_engine(files: int, most: int) -> None:
+    assert listeners.places(files) == most
+    assert 3 * most < files

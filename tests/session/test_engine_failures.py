@@ -45,6 +45,26 @@ def wait_tasks(swarm: Swarm, containers: list[Container]) -> None:
     wait_until(same)
 
 
+def test_a_stock_engine_that_leaves_at_work_takes_nothing_with_it_and_comes_back_as_a_new_node(
+    swarm: Swarm, six: list[Container]
+) -> None:
+    before = swarm.nodes()["docker3"]["ID"]
+
+    swarm.stock.docker("swarm", "leave")
+    swarm.wait_nodes("READY", "READY", "DOWN")
+    moved = swarm.wait_running("six", IMAGE, 6, hosts={"docker1", "docker2"})
+    assert {each.id for each in six if each.host != "docker3"} <= {each.id for each in moved}
+    swarm.ctl("node", "rm", before)
+
+    swarm.join_stock()
+    swarm.wait_nodes("READY", "READY", "READY")
+    assert swarm.nodes()["docker3"]["ID"] != before
+    swarm.ctl("service", "update", "six", "--replicas", "9")
+    grown = swarm.wait_running("six", IMAGE, 9, hosts=EVERYWHERE)
+    assert [each.host for each in grown].count("docker3") == 3
+    assert {each.id for each in moved} <= {each.id for each in grown}
+
+
 def test_the_work_of_a_killed_stock_engine_is_done_elsewhere_and_not_twice_when_it_is_back(
     swarm: Swarm, six: list[Container]
 ) -> None:
@@ -121,3 +141,4 @@ def test_nothing_of_it_was_a_surprise(swarm: Swarm) -> None:
     for node in (swarm.manager, swarm.worker):
         assert "Traceback" not in node.log
         assert [line for line in node.log.splitlines() if "level=error" in line] == []
+    assert swarm.stock_complaints() == []

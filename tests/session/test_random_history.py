@@ -50,6 +50,7 @@ ZONES = ("a", "b")
 MODES = ("replicated", "replicated", "replicated", "global", "replicated_job", "global_job")
 MAX_SERVICES = 6
 RETENTION = 5
+GOING_ON = (UpdateStatus.UPDATING, UpdateStatus.ROLLBACK_STARTED)
 
 
 def is_job(service: Service) -> bool:
@@ -345,6 +346,9 @@ class History:
     def check_service(self, service: Service) -> None:
         tasks = self.tasks(service.id)
         wanted = [task for task in tasks if task.desired_state <= TaskState.RUNNING]
+        if any(task.status.state == TaskState.PENDING for task in wanted) and service.update_status.state in GOING_ON:
+            # Nothing fits, and it says so: the update waits for that, with old tasks beside new ones.
+            return
         slots = Counter(task.slot or task.node_id for task in wanted)
         assert not slots or max(slots.values()) == 1, self.story(service)
         everywhere = {
@@ -393,7 +397,20 @@ class History:
         assert waiting or len(done) >= total, self.story(service)
 
     def story(self, *about: object) -> str:
-        return "\n".join([*self.log[-60:], *map(str, about)])
+        """What happened, and what `about` is now, for whoever has to find out why."""
+        lines = [*self.log]
+        for each in about:
+            if isinstance(each, Service):
+                lines += ["", str(each), *(self.tell(task) for task in self.tasks(each.id))]
+            else:
+                lines += ["", self.tell(each) if isinstance(each, Task) else str(each)]
+        return "\n".join(lines)
+
+    @staticmethod
+    def tell(task: Task) -> str:
+        states = f"{TaskState.Name(task.status.state)} wanted {TaskState.Name(task.desired_state)}"
+        when = f"made {task.meta.created_at.ToSeconds() - 1_700_000_000 + 1000} on version {task.spec_version.index}"
+        return f"{task.id} slot {task.slot} node {task.node_id}: {states}, {when}, {task.status.err!r}"
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -258,3 +258,4 @@ def test_neither_side_has_complained(swarm: Swarm) -> None:
     for node in (swarm.manager, swarm.worker):
         assert "Traceback" not in node.log
         assert [line for line in node.log.splitlines() if "level=error" in line] == []
+    assert swarm.stock_complaints() == []

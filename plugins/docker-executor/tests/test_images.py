@@ -93,6 +93,7 @@ async def test_those_who_want_the_same_share_one_pull_and_survive_each_other() -
     registry.answers.clear()
     async with images_of(registry) as (images, _, docker):
         first, second = (asyncio.ensure_future(images.fetch("redis:3", "")) for _ in range(2))
+        await docker.wait_asked("/images/redis:3/json", times=2)
         await docker.wait_asked("/images/create")
         first.cancel()
         await asyncio.wait([first])
