@@ -121,8 +121,8 @@ def test_a_control_socket_where_a_file_is(folder: Path, flags: tuple[str, ...]) 
         (("-d", "/tmp/" + "x" * 5000), 1, "can't write the state directory"),
         (("--listen-remote-api", "x" * 300 + ":1"), 1, "--listen-remote-api"),
         (("--listen-control-api", "/proc/nowhere/sock"), 1, "change --listen-control-api"),
-        (("--generic-node-resources", "gpu=\udcff"), 1, "--generic-node-resources"),
-        (("--hostname", os.fsdecode(b"\xff\xfe")), 1, "--hostname"),
+        (("--generic-node-resources", "gpu=\udcff"), 2, "is not UTF-8"),
+        (("--hostname", os.fsdecode(b"\xff\xfe")), 2, "is not UTF-8"),
         (("--log-level", "loud"), 2, "--log-level"),
     ],
 )
