@@ -28,7 +28,7 @@ from swarmcore.controlapi.health import HealthService
 from swarmcore.controlapi.plugins import PluginsService
 from swarmcore.controlapi.watch import WatchService
 from swarmcore.dispatcher.dispatcher import Dispatcher
-from swarmcore.errors import DamagedStateError
+from swarmcore.errors import ConfigurationError, DamagedStateError
 from swarmcore.manager.bootstrap import Founder, ensure_cluster
 from swarmcore.manager.leading import LeaderComponent, lead
 from swarmcore.manager.locking import keep_locked
@@ -137,6 +137,10 @@ class Manager:
             heartbeat_tick=config.heartbeat_tick,
             election_tick=config.election_tick,
         )
+        try:
+            security.seal_key(replica.identity_key)
+        except ConfigurationError as error:
+            log.warning("the private key of this manager can't be locked until it is renewed: %s", error)
         store.connect(replica)
         for rule in config.acceptance:
             if rule.policy not in plugins().acceptance:

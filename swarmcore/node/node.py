@@ -33,6 +33,7 @@ from swarmcore.plugin.executor import Executor
 from swarmcore.plugin.loader import load
 from swarmcore.plugin.lock import PluginLock
 from swarmcore.plugin.plugin_set import PluginSet
+from swarmcore.replication.state_folder import read_identity_key
 from swarmcore.together import run_together
 
 log = logging.getLogger("swarmcore.node")
@@ -79,7 +80,9 @@ class _Node:
         """The identity on disk, or the one that a manager gives, or a new cluster's."""
         config = self._config
         folder = config.state_dir / "certificates"
-        security = SecurityConfig.load(folder, self._clock)
+        security = SecurityConfig.load(
+            folder, self._clock, find_secret=lambda: read_identity_key(config.state_dir / "raft", config.unlock_key)
+        )
         if security is not None and config.autolock:
             log.warning("--autolock is for a new cluster: here, use swarmctl cluster update default --autolock")
         if security is None:
