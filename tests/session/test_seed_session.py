@@ -71,9 +71,9 @@ def test_the_session(swarm: Swarm) -> None:
     second = swarm.wait_running("redis", "redis:3.0.6", 6)
     assert_replaced_at_once(swarm, first, second)
 
-    ctl("service", "update", "redis", "--image", "redis:3.0.7", "--update-parallelism", "3", "--update-delay", "3s")
+    ctl("service", "update", "redis", "--image", "redis:3.0.7", "--update-parallelism", "3", "--update-delay", "4s")
     third = swarm.wait_running("redis", "redis:3.0.7", 6)
-    assert_replaced_in_threes(swarm, second, third, delay=3.0)
+    assert_replaced_in_threes(swarm, second, third, delay=4.0)
 
     ctl("node", "drain", "docker1")
     drained = swarm.wait_running("redis", "redis:3.0.7", 6, hosts={"docker2", "docker3"})
@@ -171,7 +171,7 @@ def test_killing_swarmd_on_both_hosts_touches_no_container(swarm: Swarm) -> None
 
 
 def test_an_update_goes_on_after_both_were_killed_in_the_middle_of_it(swarm: Swarm) -> None:
-    flags = ("--update-parallelism", "2", "--update-delay", "2s")
+    flags = ("--update-parallelism", "2", "--update-delay", "2s", "--update-monitor", "1s")
     swarm.ctl("service", "create", "--name", "moving", "--image", "redis:3.0.5", "--replicas", "6", *flags)
     before = swarm.wait_running("moving", "redis:3.0.5", 6, hosts={"docker1", "docker2", "docker3"})
     swarm.ctl("service", "update", "moving", "--image", "redis:3.0.6")
