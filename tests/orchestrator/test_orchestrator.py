@@ -133,6 +133,21 @@ async def test_a_history_of_one_is_kept_to_when_the_new_task_starts_first(swarm:
     assert [task.spec.container.image for task in swarm.tasks("web")] == ["redis:2"] * 2
 
 
+async def test_what_is_left_on_a_node_that_is_gone_is_given_up(swarm: Swarm) -> None:
+    await swarm.create_service(web(3))
+    await swarm.settle()
+    # A manager that is killed between the node's transaction and the one of its last tasks.
+    await swarm.stop()
+    await swarm.store.update(lambda tx: tx.node.delete("n1"))
+    swarm.start()
+
+    await swarm.advance(10)
+    await swarm.remove_service("web")
+    await swarm.advance(5)
+
+    assert swarm.tasks("web") == []
+
+
 async def test_tasks_without_a_service_are_nobodys(swarm: Swarm) -> None:
     task = Task(id="attachment", node_id="n1", desired_state=TaskState.RUNNING)
     task.status.state = TaskState.FAILED
