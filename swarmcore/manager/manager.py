@@ -138,6 +138,22 @@ class Manager:
             election_tick=config.election_tick,
         )
         try:
+            return cls._opened(config, security, plugins, store, replica, clock)
+        except BaseException:
+            await replica.aclose()
+            raise
+
+    @classmethod
+    def _opened(
+        cls,
+        config: ManagerConfig,
+        security: SecurityConfig,
+        plugins: Callable[[], PluginSet],
+        store: Store,
+        replica: Replica,
+        clock: Clock,
+    ) -> Manager:
+        try:
             security.seal_key(replica.identity_key)
         except ConfigurationError as error:
             log.warning("the private key of this manager can't be locked until it is renewed: %s", error)

@@ -133,13 +133,13 @@ class _Node:
         # Before anything is opened or written: what is taken by another process is found out at once.
         with contextlib.closing(bind_tcp(config.listen_remote_api)) as port:
             control = bind_unix(config.listen_control_api)
-            own_file = _inode(config.listen_control_api)
+            own_file = _file(config.listen_control_api)
             try:
                 await self._run_manager_on(port, control, security, plugins, executors)
             finally:
-                control.close()
-                if _inode(config.listen_control_api) == own_file:
+                if own_file is not None and _file(config.listen_control_api) == own_file:
                     config.listen_control_api.unlink(missing_ok=True)
+                control.close()
 
     async def _run_manager_on(
         self,
@@ -278,9 +278,10 @@ class _Node:
         await run_together(agent.run(), renewer.run(), say_ready(), follow_certificate())
 
 
-def _inode(path: Path) -> int:
-    """Which file is at `path`; 0 for none."""
+def _file(path: Path) -> tuple[int, int] | None:
+    """Which file is at `path`, if any. An inode's number is given out again, so it takes its time too."""
     try:
-        return path.lstat().st_ino
+        found = path.lstat()
     except OSError:
-        return 0
+        return None
+    return found.st_ino, found.st_ctime_ns
