@@ -33,6 +33,8 @@ def unfit_tasks(node: Node, tasks: Iterable[Task], services: TableReader[Service
     """Return the tasks on an ACTIVE node that it can no longer take: constraints, memory, CPUs, generic resources.
 
     What a task needs is its service's current constraints, and its own reservations.
+    Unlike SwarmKit it leaves out global tasks that wait for room on their node: they hold nothing of it yet, and to
+    reject them would look like a failure of their update.
     """
     if node.spec.availability != NodeSpec.Availability.ACTIVE:
         return []
@@ -43,7 +45,7 @@ def unfit_tasks(node: Node, tasks: Iterable[Task], services: TableReader[Service
     unfit = []
     for task in tasks:
         is_wanted = TaskState.ASSIGNED <= task.desired_state <= TaskState.COMPLETE
-        if not is_wanted or task.status.state >= TaskState.COMPLETE:
+        if not is_wanted or not TaskState.ASSIGNED <= task.status.state < TaskState.COMPLETE:
             continue
         service = services.get(task.service_id)
         if not satisfies(node, service.spec.task if service is not None else task.spec):
