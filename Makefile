@@ -1,15 +1,18 @@
 # Everything a developer types. `make setup` needs Python 3.11 or later and nothing else.
 PYTHON ?= python3
 ENGINE ?= process
+SECONDS ?= 600
+SEED ?= 100000
 BIN := .venv/bin
 PLUGINS := $(sort $(wildcard plugins/*))
 
-.PHONY: help setup demo test check bench format generate requirements clean
+.PHONY: help setup demo test soak check bench format generate requirements clean
 
 help:
 	@echo "make setup         a .venv with the project, its plugins and the tools"
 	@echo "make demo          a cluster on loopback at work, under a minute (ENGINE=docker: with containers)"
 	@echo "make test          all tests; what needs an engine is skipped where there is none"
+	@echo "make soak          managers that fail in every way there is, simulated, for SECONDS=$(SECONDS) from SEED=$(SEED) on"
 	@echo "make check         format, lint, types, layers, generated code, wire table, pinned requirements"
 	@echo "make bench         the race against Docker's own swarm mode, as ratios"
 	@echo "make format        let ruff put the code in shape"
@@ -30,6 +33,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+soak: setup
+	$(BIN)/python -m swarmcore.testing.simulation --seeds $(SEED): --seconds $(SECONDS)
 
 check: setup
 	$(BIN)/ruff format --check .

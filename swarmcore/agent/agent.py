@@ -196,7 +196,7 @@ class Agent:
             self._refresh.clear()
             if await self._describer.describe() != registered:
                 raise DescriptionChangedError("the node's description changed")
-            await self._pause(DESCRIBE_EVERY_SECONDS)
+            await self._pause(UNKNOWN_ENGINE_SECONDS if self._describer.is_away else DESCRIBE_EVERY_SECONDS)
 
     async def _pause(self, seconds: float) -> None:
         """Wait, or until `refresh` is called."""

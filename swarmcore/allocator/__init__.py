@@ -2,5 +2,6 @@
 
 Called by nobody: a leader component that follows the store. It never chooses a node, and it remembers nothing that is
 not in the store. Networks need a provider, and there is none yet: what asks for one waits, and says so. Start reading
-in `allocator.py`; `ports.py` is the pure part.
+in `allocator.py`; `ports.py` is the pure part. A task of a service that needs nothing never comes here: it is PENDING
+from the start, by the same rule (`swarmcore.store.allocation`).
 """

@@ -24,6 +24,7 @@ RETRY_SECONDS = 300.0
 REFUSED_SECONDS = 1.0
 TASKS_PER_BATCH = 2000
 CHANGES_PER_SLICE = 2000
+SERVICES_PER_SLICE = 200
 
 NO_NETWORKS = "network support is unavailable"
 
@@ -136,7 +137,9 @@ class _Term:
     async def _allocate_services(self) -> None:
         endpoints: dict[str, Endpoint | None] = {}
         is_something_free = False
-        for id in self._services:
+        for number, id in enumerate(self._services, 1):
+            if number % SERVICES_PER_SLICE == 0:
+                await asyncio.sleep(0)
             service = self._store.view.service.get(id)
             if service is None:
                 continue

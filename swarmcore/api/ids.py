@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 ID_LENGTH = 25
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_TWO_DIGITS = [high + low for high in _DIGITS for low in _DIGITS]
 
 IdSource = Callable[[], str]
 
@@ -15,9 +16,10 @@ def base36(number: int, width: int) -> str:
     """Write `number` in base 36, padded with zeros to `width` digits."""
     digits = []
     while number:
-        number, digit = divmod(number, 36)
-        digits.append(_DIGITS[digit])
-    return "".join(reversed(digits)).rjust(width, "0")
+        number, two = divmod(number, 36**2)
+        digits.append(_TWO_DIGITS[two])
+    digits.reverse()
+    return "".join(digits).lstrip("0").rjust(width, "0")
 
 
 def new_id() -> str:

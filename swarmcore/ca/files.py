@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
 
-from swarmcore.ca.root import load_certificates, load_key
+from swarmcore.ca.root import is_sealed, load_certificates, load_key, seal_key, unseal_key
 from swarmcore.errors import ConfigurationError, DamagedStateError
 from swarmcore.replication.durable import make_folder, replace_file, sync_folder, write_file
 
@@ -43,8 +43,11 @@ class JoinAttempt:
 class CertificateFolder:
     """The folder `certificates` of a state directory."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, find_secret: Callable[[], bytes] | None = None) -> None:
+        """`find_secret` is asked when the node's private key is found sealed."""
         self.path = path
+        self._find_secret = find_secret
+        self._secret: bytes | None = None
 
     def create(self) -> None:
         """Make the folder, mode 0700; raises ConfigurationError where that is not possible."""
@@ -70,7 +73,7 @@ class CertificateFolder:
         """
         with self._writing(NODE_CERTIFICATE):
             self._finish_node()
-        key, chain = self._read(NODE_KEY), self._read(NODE_CERTIFICATE)
+        key, chain = self._read_key(), self._read(NODE_CERTIFICATE)
         if chain is None:
             return None
         if key is None or not _belongs(chain, key):
@@ -93,15 +96,36 @@ class CertificateFolder:
             self._finish_node()
             write_file(self._path(NEXT_CERTIFICATE), chain, 0o644)
             sync_folder(self.path)
-            replace_file(self._path(NODE_KEY), key)
+            replace_file(self._path(NODE_KEY), key if self._secret is None else seal_key(key, self._secret))
             self._path(NEXT_CERTIFICATE).rename(self._path(NODE_CERTIFICATE))
             sync_folder(self.path)
 
+    def seal_key(self, secret: bytes) -> None:
+        """Keep the node's private key sealed with `secret` from now on."""
+        self._secret = secret
+        key = self._read(NODE_KEY)
+        if key is not None and not is_sealed(key):
+            with self._writing(NODE_KEY):
+                replace_file(self._path(NODE_KEY), seal_key(key, secret))
+
+    def _read_key(self) -> bytes | None:
+        """The node's private key in the open. One that can't be opened comes as it is: it belongs to nothing."""
+        key = self._read(NODE_KEY)
+        if key is None or not is_sealed(key):
+            return key
+        if self._secret is None and self._find_secret is not None:
+            self._secret = self._find_secret()
+        try:
+            return key if self._secret is None else unseal_key(key, self._secret)
+        except ConfigurationError:
+            return key
+
     def _finish_node(self) -> None:
         """Put a certificate in place whose key is, and remove any other that waits."""
-        key, pending = self._read(NODE_KEY), self._read(NEXT_CERTIFICATE)
+        pending = self._read(NEXT_CERTIFICATE)
         if pending is None:
             return
+        key = self._read_key()
         if key is not None and _belongs(pending, key):
             self._path(NEXT_CERTIFICATE).rename(self._path(NODE_CERTIFICATE))
             sync_folder(self.path)

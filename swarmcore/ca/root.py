@@ -63,6 +63,30 @@ def load_key(pem: bytes) -> PrivateKey:
     return key
 
 
+def seal_key(pem: bytes, secret: bytes) -> bytes:
+    """The same private key, readable only with `secret`."""
+    return load_key(pem).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(secret.hex().encode()),
+    )
+
+
+def is_sealed(pem: bytes) -> bool:
+    return b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in pem
+
+
+def unseal_key(pem: bytes, secret: bytes) -> bytes:
+    """What `seal_key` sealed; raises ConfigurationError for another secret."""
+    try:
+        key = serialization.load_pem_private_key(pem, secret.hex().encode())
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ConfigurationError("the private key can't be opened") from None
+    if not isinstance(key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey)):
+        raise ConfigurationError("the private key is of an unknown kind")
+    return key_to_pem(key)
+
+
 def new_csr(key_pem: bytes) -> bytes:
     """A certificate request that carries the public key and proves that its owner has the private one."""
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))

@@ -92,13 +92,15 @@ class SecurityConfig:
         return f"SecurityConfig(node_id={self.node_id!r}, role={NodeRole.Name(self.role)})"
 
     @classmethod
-    def load(cls, folder: Path, clock: Clock | None = None) -> SecurityConfig | None:
+    def load(
+        cls, folder: Path, clock: Clock | None = None, *, find_secret: Callable[[], bytes] | None = None
+    ) -> SecurityConfig | None:
         """What `folder` (`certificates` of the state directory) holds; None where this node has no certificate yet.
 
-        An expired certificate is accepted, with a warning: the node renews it. Raises ConfigurationError and
-        DamagedStateError in one line.
+        An expired certificate is accepted, with a warning: the node renews it. `find_secret` gives what a sealed
+        private key is opened with. Raises ConfigurationError and DamagedStateError in one line.
         """
-        files = CertificateFolder(folder)
+        files = CertificateFolder(folder, find_secret)
         root_pem, node = files.read_root(), files.read_node()
         if node is None:
             return None
@@ -237,6 +239,10 @@ class SecurityConfig:
         return self._serial
 
     # Changing it
+
+    def seal_key(self, secret: bytes) -> None:
+        """Keep the private key on disk sealed with `secret` from now on. Raises ConfigurationError on a full disk."""
+        self._files.seal_key(secret)
 
     def forget_root_key(self) -> None:
         """The replicated store has the root's key: remove it from the disk and from here."""

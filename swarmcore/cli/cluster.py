@@ -11,12 +11,13 @@ from swarmcore.api import control_pb2 as pb
 from swarmcore.api.objects_pb2 import Cluster
 from swarmcore.api.specs_pb2 import ClusterSpec
 from swarmcore.api.types_pb2 import ExternalCA
-from swarmcore.cli.command_line import CliError, Group, example, output_option, quiet_option
+from swarmcore.cli.command_line import CliError, Group, example, is_any_given, output_option, quiet_option
 from swarmcore.cli.connection import Manager, manager, with_fresh_read
 from swarmcore.cli.external_ca import parse_external_ca
+from swarmcore.cli.listing import show_list
 from swarmcore.cli.lookup import find_cluster
 from swarmcore.cli.service_flags import DURATION, PAIR, Value
-from swarmcore.cli.text import Page, duration, enum_name, table, uses_colour
+from swarmcore.cli.text import Page, duration, enum_name
 
 CLUSTER = "default"
 
@@ -33,15 +34,13 @@ def ls(quiet: bool, output: str) -> None:
     """List clusters; there is one, named default."""
     to = manager()
     clusters = list(to.call(to.control.ListClusters, pb.ListClustersRequest()).clusters)
-    if quiet:
-        click.echo("".join(f"{cluster.id}\n" for cluster in clusters), nl=False)
-    elif output == "json":
-        from swarmcore.cli.jsonview import to_json
-
-        click.echo(to_json(clusters))
-    else:
-        rows = [(cluster.id, cluster.spec.annotations.name) for cluster in clusters]
-        click.echo(table(("ID", "Name"), rows, colour=uses_colour()))
+    show_list(
+        clusters,
+        ("ID", "Name"),
+        lambda cluster: (cluster.id, cluster.spec.annotations.name),
+        quiet=quiet,
+        output=output,
+    )
 
 
 @command.command(
@@ -159,7 +158,7 @@ def _history(text: str) -> int:
 def update(cluster: str, **given: Any) -> None:
     """Change settings, rotate tokens and keys. Flags that are not given change nothing."""
     to = manager()
-    if given["autolock"] is None and not any(given.values()) and given["taskhistory"] is None:
+    if not is_any_given({**given, "rotate_unlock_key": given["rotate_unlock_key"] or None}):
         raise click.UsageError("nothing to change: give at least one flag", click.get_current_context())
 
     def once() -> Cluster:

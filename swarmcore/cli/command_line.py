@@ -34,6 +34,11 @@ class Settings:
     resolve: bool = True
 
 
+def is_any_given(given: Mapping[str, Any]) -> bool:
+    """Whether the user gave any of these flags: zero, an empty text and a --no-… are given too."""
+    return any(value is not None and value != () for value in given.values())
+
+
 def settings() -> Settings:
     """Of the running command."""
     found = click.get_current_context().find_root().obj

@@ -8,8 +8,9 @@ from swarmcore.api import control_pb2 as pb
 from swarmcore.api.specs_pb2 import ConfigSpec
 from swarmcore.cli.command_line import Group, Named, example, output_option, quiet_option
 from swarmcore.cli.connection import manager
+from swarmcore.cli.listing import show_list
 from swarmcore.cli.lookup import find_config
-from swarmcore.cli.text import Page, ago, moment, table, uses_colour
+from swarmcore.cli.text import Page, ago, moment
 
 
 @click.group(cls=Group, no_args_is_help=True)
@@ -45,15 +46,13 @@ def ls(quiet: bool, output: str) -> None:
         to.call(to.control.ListConfigs, pb.ListConfigsRequest()).configs,
         key=lambda config: (-config.meta.created_at.ToNanoseconds(), config.id),
     )
-    if quiet:
-        click.echo("".join(f"{config.id}\n" for config in configs), nl=False)
-    elif output == "json":
-        from swarmcore.cli.jsonview import to_json
-
-        click.echo(to_json(configs))
-    else:
-        rows = [(each.id, each.spec.annotations.name, ago(each.meta.created_at)) for each in configs]
-        click.echo(table(("ID", "Name", "Created"), rows, colour=uses_colour()))
+    show_list(
+        configs,
+        ("ID", "Name", "Created"),
+        lambda each: (each.id, each.spec.annotations.name, ago(each.meta.created_at)),
+        quiet=quiet,
+        output=output,
+    )
 
 
 @command.command(name="inspect")

@@ -11,9 +11,10 @@ from swarmcore.api.specs_pb2 import NetworkSpec
 from swarmcore.api.types_pb2 import IPAMConfig
 from swarmcore.cli.command_line import Group, Named, example, output_option, quiet_option
 from swarmcore.cli.connection import manager
+from swarmcore.cli.listing import show_list
 from swarmcore.cli.lookup import find_network
 from swarmcore.cli.service_flags import PAIR
-from swarmcore.cli.text import Page, enum_name, table, uses_colour
+from swarmcore.cli.text import Page, enum_name
 
 Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -89,15 +90,13 @@ def ls(quiet: bool, output: str) -> None:
         to.call(to.control.ListNetworks, pb.ListNetworksRequest()).networks,
         key=lambda network: (network.spec.annotations.name, network.id),
     )
-    if quiet:
-        click.echo("".join(f"{network.id}\n" for network in networks), nl=False)
-    elif output == "json":
-        from swarmcore.cli.jsonview import to_json
-
-        click.echo(to_json(networks))
-    else:
-        rows = [(each.id, each.spec.annotations.name, each.driver_state.name) for each in networks]
-        click.echo(table(("ID", "Name", "Driver"), rows, colour=uses_colour()))
+    show_list(
+        networks,
+        ("ID", "Name", "Driver"),
+        lambda each: (each.id, each.spec.annotations.name, each.driver_state.name),
+        quiet=quiet,
+        output=output,
+    )
 
 
 @command.command(name="inspect")

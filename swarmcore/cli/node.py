@@ -12,8 +12,9 @@ from swarmcore.api.specs_pb2 import NodeSpec
 from swarmcore.api.types_pb2 import NodeRole, NodeStatus, RaftMemberStatus
 from swarmcore.cli.command_line import CliError, Group, Named, example, output_option, quiet_option
 from swarmcore.cli.connection import Manager, manager, with_fresh_read
+from swarmcore.cli.listing import show_list
 from swarmcore.cli.lookup import find_node, node_name
-from swarmcore.cli.text import enum_name, table, uses_colour
+from swarmcore.cli.text import enum_name
 
 HEADERS = ("ID", "Name", "Membership", "Status", "Availability", "Manager status")
 _DONE = {
@@ -56,14 +57,7 @@ def ls(quiet: bool, output: str) -> None:
     nodes = sorted(
         to.call(to.control.ListNodes, pb.ListNodesRequest()).nodes, key=lambda node: (node_name(node), node.id)
     )
-    if quiet:
-        click.echo("".join(f"{node.id}\n" for node in nodes), nl=False)
-    elif output == "json":
-        from swarmcore.cli.jsonview import to_json
-
-        click.echo(to_json(nodes))
-    else:
-        click.echo(table(HEADERS, map(node_row, nodes), colour=uses_colour()))
+    show_list(nodes, HEADERS, node_row, quiet=quiet, output=output)
 
 
 @command.command(

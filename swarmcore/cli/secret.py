@@ -8,8 +8,9 @@ from swarmcore.api import control_pb2 as pb
 from swarmcore.api.specs_pb2 import SecretSpec
 from swarmcore.cli.command_line import Group, Named, example, output_option, quiet_option
 from swarmcore.cli.connection import manager
+from swarmcore.cli.listing import show_list
 from swarmcore.cli.lookup import find_secret
-from swarmcore.cli.text import Page, ago, moment, table, uses_colour
+from swarmcore.cli.text import Page, ago, moment
 
 
 @click.group(cls=Group, no_args_is_help=True)
@@ -48,15 +49,13 @@ def ls(quiet: bool, output: str) -> None:
         to.call(to.control.ListSecrets, pb.ListSecretsRequest()).secrets,
         key=lambda secret: (-secret.meta.created_at.ToNanoseconds(), secret.id),
     )
-    if quiet:
-        click.echo("".join(f"{secret.id}\n" for secret in secrets), nl=False)
-    elif output == "json":
-        from swarmcore.cli.jsonview import to_json
-
-        click.echo(to_json(secrets))
-    else:
-        rows = [(s.id, s.spec.annotations.name, s.spec.driver.name, ago(s.meta.created_at)) for s in secrets]
-        click.echo(table(("ID", "Name", "Driver", "Created"), rows, colour=uses_colour()))
+    show_list(
+        secrets,
+        ("ID", "Name", "Driver", "Created"),
+        lambda each: (each.id, each.spec.annotations.name, each.spec.driver.name, ago(each.meta.created_at)),
+        quiet=quiet,
+        output=output,
+    )
 
 
 @command.command(name="inspect")

@@ -9,7 +9,17 @@ import click
 
 from swarmcore.api import control_pb2 as pb
 from swarmcore.api.specs_pb2 import ServiceSpec
-from swarmcore.cli.command_line import CliError, F, Flag, Group, Named, example, output_option, quiet_option
+from swarmcore.cli.command_line import (
+    CliError,
+    F,
+    Flag,
+    Group,
+    Named,
+    example,
+    is_any_given,
+    output_option,
+    quiet_option,
+)
 from swarmcore.cli.connection import Manager, manager, with_fresh_read
 from swarmcore.cli.lookup import find_service
 from swarmcore.cli.service_flags import service_flags
@@ -122,7 +132,7 @@ def update(service: str, wait: bool, force: bool, rollback: bool, **given: Any) 
                 raise CliError("no changes detected: give a flag that changes something, or --force")
         return to.call(to.control.UpdateService, request).service
 
-    if rollback and (force or service_edit.is_any_given(given)):
+    if rollback and (force or is_any_given(given)):
         raise click.UsageError("--rollback goes alone: it takes the whole spec back", click.get_current_context())
     changed = with_fresh_read(once)
     click.echo(changed.id)

@@ -54,11 +54,6 @@ def edit_spec(to: Manager, spec: ServiceSpec, given: Given, *, force: bool = Fal
         spec.task.force_update += 1
 
 
-def is_any_given(given: Given) -> bool:
-    """Whether the user gave any flag."""
-    return any(value not in (None, (), False) for value in given.values())
-
-
 def _attach(to: Manager, spec: ServiceSpec, name: str) -> None:
     networks = [NetworkAttachmentConfig(target=find_network(to, name).id)] if name else []
     del spec.task.networks[:]

@@ -9,6 +9,7 @@ import sys
 import click
 
 from swarmcore.cli.command_line import Command, Group, Settings, example, global_options
+from swarmcore.cli.words import shortened, wrong_word
 
 COMMANDS = {
     "node": ("swarmcore.cli.node", "List, inspect and manage nodes."),
@@ -69,6 +70,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that can't show a letter is no reason to fail
+    if wrong := wrong_word(sys.argv[1:]):
+        print(f"Error: {wrong}", file=sys.stderr)
+        raise SystemExit(2)
     try:
         code = command.main(prog_name="swarmctl", standalone_mode=False)
     except click.UsageError as error:
@@ -76,11 +80,11 @@ def main() -> None:
             click.echo(error.format_message())
             raise SystemExit(2) from None
         path = error.ctx.command_path if error.ctx is not None else "swarmctl"
-        text = " ".join(error.format_message().split())
+        text = shortened(error.format_message())
         print(f"Error: {text.rstrip('.')} (see `{path} --help`)", file=sys.stderr)
         raise SystemExit(2) from None
     except click.ClickException as error:
-        print(f"Error: {error.format_message()}", file=sys.stderr)
+        print(f"Error: {shortened(error.format_message())}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except (KeyboardInterrupt, click.Abort):
         raise SystemExit(130) from None
@@ -89,7 +93,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise SystemExit(1) from None
     except OSError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {shortened(str(error))}", file=sys.stderr)
         raise SystemExit(1) from None
     raise SystemExit(code if isinstance(code, int) else 0)
 

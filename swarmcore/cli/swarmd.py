@@ -20,6 +20,7 @@ import click
 
 from swarmcore.cli.command_line import example
 from swarmcore.cli.repeats import Repeats
+from swarmcore.cli.words import shortened, wrong_word
 from swarmcore.errors import ConfigurationError, SwarmError
 
 if TYPE_CHECKING:
@@ -350,18 +351,21 @@ def command(version: bool, log_level: str, **flags: Any) -> None:
 def main() -> None:
     """The console script: one line on stderr for what goes wrong, exit code 1; 2 for wrong usage."""
     signal.signal(signal.SIGTERM, _exit_on_early_signal)
+    if wrong := wrong_word(sys.argv[1:]):
+        print(f"Error: {wrong}", file=sys.stderr)
+        raise SystemExit(2)
     try:
         command.main(prog_name="swarmd", standalone_mode=False)
     except click.UsageError as error:
-        print(f"Error: {error.format_message()} (swarmd --help lists the flags)", file=sys.stderr)
+        print(f"Error: {shortened(error.format_message())} (swarmd --help lists the flags)", file=sys.stderr)
         raise SystemExit(2) from None
     except (KeyboardInterrupt, click.Abort):
         raise SystemExit(130) from None
     except SwarmError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {shortened(str(error))}", file=sys.stderr)
         raise SystemExit(1) from None
     except OSError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {shortened(str(error))}", file=sys.stderr)
         raise SystemExit(1) from None
 
 

@@ -23,8 +23,8 @@ def state_name(state: int) -> str:
 
 
 def runs(task: Task) -> bool:
-    """Wanted to run; what the tables show without --all."""
-    return task.desired_state <= TaskState.RUNNING
+    """Wanted to run, or to run to its end as the tasks of jobs; what the tables show without --all."""
+    return task.desired_state <= TaskState.COMPLETE
 
 
 def what_runs(spec: TaskSpec) -> str:

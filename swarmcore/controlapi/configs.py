@@ -5,10 +5,10 @@ from __future__ import annotations
 from swarmcore.api import control_pb2 as pb
 from swarmcore.api.objects_pb2 import Config
 from swarmcore.controlapi.calls import Calls, not_found, require_version
-from swarmcore.controlapi.secrets import check_unused
+from swarmcore.controlapi.secrets import check_unused, relabelled
 from swarmcore.controlapi.select import any_name_predicates, fill, matching, spec_name
 from swarmcore.controlapi.validate.bounds import check_id, check_request
-from swarmcore.controlapi.validate.objects import MAX_CONFIG_BYTES, check_config, only_labels_changed
+from swarmcore.controlapi.validate.objects import MAX_CONFIG_BYTES, check_config
 from swarmcore.errors import InvalidArgumentError
 from swarmcore.store.transaction import Transaction
 
@@ -51,13 +51,7 @@ class ConfigCalls(Calls):
             old = tx.config.get(config_id)
             if old is None:
                 raise not_found("config", config_id)
-            wanted = request.spec
-            only_labels_changed(wanted.annotations.name, spec_name(old), wanted.data, old.spec.data)
-            config = Config()
-            config.CopyFrom(old)
-            config.meta.version.index = version
-            config.spec.annotations.ClearField("labels")
-            config.spec.annotations.labels.update(wanted.annotations.labels)
+            config = relabelled(old, request.spec, version)
             tx.config.update(config)
             return config
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from swarmcore.api import control_pb2 as pb
-from swarmcore.api.objects_pb2 import Secret
+from swarmcore.api.objects_pb2 import Config, Secret
+from swarmcore.api.specs_pb2 import ConfigSpec, SecretSpec
 from swarmcore.controlapi.calls import Calls, not_found, require_version
 from swarmcore.controlapi.redact import public_secret
 from swarmcore.controlapi.select import any_name_predicates, fill, matching, spec_name
@@ -11,6 +14,8 @@ from swarmcore.controlapi.validate.bounds import MAX_SPEC_BYTES, brief, brief_li
 from swarmcore.controlapi.validate.objects import MAX_SECRET_BYTES, check_secret, only_labels_changed
 from swarmcore.errors import FailedPreconditionError, InvalidArgumentError
 from swarmcore.store.transaction import Transaction
+
+S = TypeVar("S", Secret, Config)
 
 MAX_REQUEST_BYTES = MAX_SPEC_BYTES + MAX_SECRET_BYTES
 
@@ -23,6 +28,17 @@ def check_unused(tx: Transaction, kind: str, id: str, name: str) -> None:
         raise InvalidArgumentError(
             f"{kind} '{name}' is in use by the following {word}: {brief_list(users)}: take it out of them first"
         )
+
+
+def relabelled(old: S, wanted: SecretSpec | ConfigSpec, version: int) -> S:
+    """A secret or config with the labels of `wanted`; raises InvalidArgumentError where it asks for another change."""
+    only_labels_changed(wanted.annotations.name, spec_name(old), wanted.data, old.spec.data)
+    new = type(old)()
+    new.CopyFrom(old)
+    new.meta.version.index = version
+    new.spec.annotations.ClearField("labels")
+    new.spec.annotations.labels.update(wanted.annotations.labels)
+    return new
 
 
 class SecretCalls(Calls):
@@ -67,13 +83,7 @@ class SecretCalls(Calls):
             old = tx.secret.get(secret_id)
             if old is None:
                 raise not_found("secret", secret_id)
-            wanted = request.spec
-            only_labels_changed(wanted.annotations.name, spec_name(old), wanted.data, old.spec.data)
-            secret = Secret()
-            secret.CopyFrom(old)
-            secret.meta.version.index = version
-            secret.spec.annotations.ClearField("labels")
-            secret.spec.annotations.labels.update(wanted.annotations.labels)
+            secret = relabelled(old, request.spec, version)
             tx.secret.update(secret)
             return secret
 

@@ -37,6 +37,10 @@ INGRESS_NAME = "ingress"
 INTERNAL_LABEL = "com.docker.swarm.internal"
 ServiceStatus = ListServiceStatusesResponse.ServiceStatus
 
+_RUNNING = TaskState.RUNNING
+_COMPLETE = TaskState.COMPLETE
+_DOWN = NodeStatus.DOWN
+
 
 def is_ingress(network: Network) -> bool:
     spec = network.spec
@@ -233,25 +237,28 @@ class _Tally:
         self._service = service
         self._nodes = view.node
         self._status = status
-        self._mode = service.spec.WhichOneof("mode")
+        mode = service.spec.WhichOneof("mode")
+        self._is_global = mode in ("global", "global_job")
         self._is_job = is_job(service.spec)
         self._iteration = service.job_status.job_iteration.index
-        if self._mode == "replicated":
+        if mode == "replicated":
             status.desired_tasks = service.spec.replicated.replicas
-        elif self._mode == "replicated_job":
+        elif mode == "replicated_job":
             status.desired_tasks = service.spec.replicated_job.max_concurrent
 
     def add(self, task: Task) -> bool:
+        # Called for every task of a service, again and again while it starts.
         state, desired, status = task.status.state, task.desired_state, self._status
         if self._is_job and task.job_iteration.index != self._iteration:
             return False
-        if state == TaskState.RUNNING:
+        if state == _RUNNING:
             node = self._nodes.get(task.node_id)
-            if node is None or node.status.state != NodeStatus.DOWN:
+            if node is None or node.status.state != _DOWN:
                 status.running_tasks += 1
-        is_left_to_do = self._is_job and desired == TaskState.COMPLETE and state != TaskState.COMPLETE
-        if self._mode in ("global", "global_job") and (desired == TaskState.RUNNING or is_left_to_do):
-            status.desired_tasks += 1
-        if self._is_job and state == TaskState.COMPLETE:
+        if self._is_global:
+            is_left_to_do = self._is_job and desired == _COMPLETE and state != _COMPLETE
+            if desired == _RUNNING or is_left_to_do:
+                status.desired_tasks += 1
+        if self._is_job and state == _COMPLETE:
             status.completed_tasks += 1
         return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from swarmcore.api.dispatcher_pb2 import AssignmentChange, AssignmentsMessage
 from swarmcore.api.objects_pb2 import Config, Secret, Task, Volume
@@ -13,9 +13,13 @@ from swarmcore.api.types_pb2 import ResourceType, TaskState, VolumeAssignment, V
 MESSAGE_BYTES = 1024 * 1024
 """Aimed size of a message. Agents before Docker 18.09 refuse more than 4 MiB."""
 _CHANGE_OVERHEAD = 16
+MAX_ID_BYTES = 32
 
 Key = tuple[str, str]
 """Table and id of one thing assigned."""
+
+Item: TypeAlias = Task | Secret | Config | VolumeAssignment | None
+"""What to say; None says REMOVE."""
 
 _SECRET = ResourceType.SECRET
 _CONFIG = ResourceType.CONFIG
@@ -111,8 +115,7 @@ class AssignmentSet:
     """Tasks that are assigned, and whether the node was told already."""
     _held: dict[str, list[Key]] = field(default_factory=dict)
     _uses: dict[Key, _Use] = field(default_factory=dict)
-    _pending: dict[Key, Task | Secret | Config | VolumeAssignment | None] = field(default_factory=dict)
-    """What to say; None says REMOVE."""
+    _pending: dict[Key, Item] = field(default_factory=dict)
     _removed_volumes: dict[str, VolumeAssignment] = field(default_factory=dict)
 
     @property
@@ -219,7 +222,8 @@ class AssignmentSet:
                     urgent.update(dict.fromkeys(held for held in self._held.get(item.id, ()) if held in self._pending))
                 urgent[key] = None
         for key in urgent:
-            size += self._emit(message, key)
+            size += _size_of(self._pending[key])
+            self._emit(message, key)
         self._fill(message, size)
         return message
 
@@ -241,17 +245,19 @@ class AssignmentSet:
         """Move what waits into the message, in order, up to the limit; one thing that is larger goes alone."""
         for key in list(self._pending):
             item = self._pending[key]
-            if size and size + (item.ByteSize() if item is not None else 32) > MESSAGE_BYTES:
+            own = _size_of(item)
+            if size and size + own > MESSAGE_BYTES:
                 break
-            size += self._emit(message, key)
+            self._emit(message, key)
+            size += own
 
     def _message(self, kind: AssignmentsMessage.Type.ValueType) -> AssignmentsMessage:
         applies_to = str(self.sequence) if self.sequence else ""
         self.sequence += 1
         return AssignmentsMessage(type=kind, applies_to=applies_to, results_in=str(self.sequence))
 
-    def _emit(self, message: AssignmentsMessage, key: Key) -> int:
-        """Move one change from what waits into the message; return its size."""
+    def _emit(self, message: AssignmentsMessage, key: Key) -> None:
+        """Move one change from what waits into the message."""
         table, id = key
         item = self._pending.pop(key)
         change = message.changes.add()
@@ -266,7 +272,7 @@ class AssignmentSet:
             else:
                 assignment.config.id = id
                 del self._uses[key]
-            return 32 + _CHANGE_OVERHEAD
+            return
         if isinstance(item, Task):
             assignment.task.CopyFrom(item)
             self._tasks[id] = True
@@ -278,4 +284,8 @@ class AssignmentSet:
             self._uses[key].is_sent = True
         else:
             assignment.volume.CopyFrom(item)
-        return change.ByteSize() + _CHANGE_OVERHEAD
+
+
+def _size_of(item: Item) -> int:
+    """What a change takes in a message, at most."""
+    return (item.ByteSize() if item is not None else MAX_ID_BYTES) + _CHANGE_OVERHEAD

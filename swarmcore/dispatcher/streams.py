@@ -18,8 +18,6 @@ as much as the writes of ten tasks."""
 MAX_GATHER = 2.0
 GATHER_STEPS = 20
 MAX_STEP = 0.02
-CALM_STEPS = 8
-"""Steps without a change after which nobody waits any longer for tasks that are known to be coming."""
 WAKES_PER_TURN = 16
 
 Ending = Callable[[], SwarmError]
@@ -83,10 +81,10 @@ class Session:
 class Pump:
     """Wakes streams that have something to send, a few in each turn of the loop.
 
-    While few streams wait, they go at once. Else the pump lets changes gather while they come: tasks that were made and
-    have no node yet are known to be coming, and without such a step of calm is enough (a twentieth of the time allowed,
-    at most 20 ms). So in a rush each node gets one large message, or few, not one a change, and answers each with one
-    report; the last ones hardly wait.
+    While few streams wait, they go at once. Else the pump lets changes gather: while tasks are known to be coming
+    (made, without a node yet), and until nothing comes for a moment (a twentieth of the time allowed, at most 20 ms).
+    So in a rush each node gets one large message, or few, not one a change, and answers each with one report; the
+    last ones hardly wait.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -138,11 +136,13 @@ class Pump:
     async def _gather(self) -> None:
         clock, queue = self._clock, self._queue
         start = clock.monotonic()
-        calm = 0
-        while calm < (CALM_STEPS if self._coming else 1):
+        while True:
             marks, now = self._marks, clock.monotonic()
             end = start + min(len(queue) * SECONDS_PER_STREAM, MAX_GATHER)
             if now >= end:
+                # Waited for in vain, or there is no end of them: nothing waits for the same ones again.
+                self._coming.clear()
                 return
             await clock.sleep_until(min(end, now + min((end - start) / GATHER_STEPS, MAX_STEP)))
-            calm = calm + 1 if self._marks == marks else 0
+            if self._marks == marks and not self._coming:
+                return

@@ -29,7 +29,7 @@ from swarmcore.controlapi.health import HealthService
 from swarmcore.controlapi.plugins import PluginsService
 from swarmcore.controlapi.watch import WatchService
 from swarmcore.dispatcher.dispatcher import Dispatcher
-from swarmcore.errors import DamagedStateError
+from swarmcore.errors import ConfigurationError, DamagedStateError
 from swarmcore.manager.bootstrap import Founder, ensure_cluster
 from swarmcore.manager.joining import join_group, reachable_address
 from swarmcore.manager.leader_proxy import LeaderProxy
@@ -55,6 +55,8 @@ Service = tuple[Callable[[Any, Any], None], Any]
 
 MANAGER_WEIGHT = 10
 LOOK_SECONDS = 0.02
+MAY_ADD_MANAGERS = False
+"""Several managers agree, but how they lock, leave and lose a majority is not proved on real processes yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +108,7 @@ class Manager:
             plugins=plugins,
             clock=clock,
             acceptance=config.acceptance,
+            may_add_managers=MAY_ADD_MANAGERS,
         )
         self._dispatcher = Dispatcher(lambda _: self._caller(), self._peers, security.node_id, clock)
         self._watch = WatchService(store)
@@ -115,6 +118,7 @@ class Manager:
             cluster_ops=CAClusterOps(),
             clock=clock,
             is_dirty=is_dirty,
+            may_add_managers=MAY_ADD_MANAGERS,
         )
         self._plugins = PluginsService(plugins, security.node_id, config.hostname)
         self._components: list[LeaderComponent] = [
@@ -163,6 +167,27 @@ class Manager:
             election_tick=config.election_tick,
             send=transport.send,
         )
+        try:
+            return cls._opened(config, security, plugins, store, replica, transport, clock)
+        except BaseException:
+            await replica.aclose()
+            raise
+
+    @classmethod
+    def _opened(
+        cls,
+        config: ManagerConfig,
+        security: SecurityConfig,
+        plugins: Callable[[], PluginSet],
+        store: Store,
+        replica: Replica,
+        transport: Transport,
+        clock: Clock,
+    ) -> Manager:
+        try:
+            security.seal_key(replica.identity_key)
+        except ConfigurationError as error:
+            log.warning("the private key of this manager can't be locked until it is renewed: %s", error)
         store.connect(replica)
         for rule in config.acceptance:
             if rule.policy not in plugins().acceptance:

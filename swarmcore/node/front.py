@@ -24,6 +24,8 @@ HELLO_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
 LINGER_SECONDS = 10.0
 BACKLOG = 1024
+ACCEPTED_AT_ONCE = 64
+"""Connections taken before the first of them is counted: each is a file that the process must have to spare."""
 BUFFER_BYTES = 256 * 1024
 USER_TIMEOUT_MS = 60_000
 CONNECT_RETRY_SECONDS = 0.01
@@ -86,9 +88,11 @@ class Front:
         loop = asyncio.get_running_loop()
         make = self._new_caller
         if listening.family == socket.AF_UNIX:
-            self._server = await loop.create_unix_server(make, sock=listening, backlog=BACKLOG)
+            self._server = await loop.create_unix_server(make, sock=listening, backlog=ACCEPTED_AT_ONCE)
         else:
-            self._server = await loop.create_server(make, sock=listening, backlog=BACKLOG)
+            self._server = await loop.create_server(make, sock=listening, backlog=ACCEPTED_AT_ONCE)
+        # asyncio takes one number for both: how many wait in the kernel is another matter.
+        listening.listen(BACKLOG)
 
     def remote_address(self, peer: str) -> str:
         """The IP address behind a connection, by the name that gRPC has for its peer; empty when it is gone."""

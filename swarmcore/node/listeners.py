@@ -93,9 +93,10 @@ class Listener:
 
     async def aclose(self, seconds: float = STOP_SECONDS) -> None:
         """Stop in good order: no new connections, streams ended with UNAVAILABLE, short calls given `seconds`."""
-        self.front.stop_listening()
         if self._own_file is not None:
+            # While it still answers: afterwards the file could be that of who starts next.
             _remove(self._own_file)
+        self.front.stop_listening()
         for _, interceptor in self._servers:
             interceptor.end_streams()
         await asyncio.gather(*(server.stop(seconds) for server, _ in self._servers))

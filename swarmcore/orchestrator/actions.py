@@ -74,9 +74,9 @@ class TaskTemplate:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class CreateTask:
-    """Make a task; in the same step shut down what it replaces."""
+    """Make a task; in the same step shut down what it replaces. Not frozen: that would triple what making one costs."""
 
     task_id: str
     template: TaskTemplate

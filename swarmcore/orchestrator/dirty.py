@@ -63,7 +63,7 @@ def is_dirty_by(found: Difference, service: Service, task: Task, node: Node | No
         case Difference.NONE:
             return False
         case Difference.PLACEMENT:
-            return node is None or not satisfies(node, service)
+            return node is None or not satisfies(node, service.spec.task)
         case Difference.PULL_OPTIONS:
             has_image = TaskState.READY <= task.status.state <= TaskState.RUNNING
             return not (has_image and task.desired_state <= TaskState.RUNNING)
@@ -71,9 +71,9 @@ def is_dirty_by(found: Difference, service: Service, task: Task, node: Node | No
             return True
 
 
-def satisfies(node: Node, service: Service) -> bool:
-    """Whether `node` satisfies the placement constraints of `service`. What does not parse holds nobody off."""
-    expressions = service.spec.task.placement.constraints
+def satisfies(node: Node, spec: TaskSpec) -> bool:
+    """Whether `node` satisfies the placement constraints of `spec`. What does not parse holds nobody off."""
+    expressions = spec.placement.constraints
     if not expressions:
         return True
     try:

@@ -12,9 +12,9 @@ from swarmcore.api.objects_pb2 import Node, Service, Task
 from swarmcore.api.specs_pb2 import NodeSpec
 from swarmcore.api.types_pb2 import GenericResource, TaskState
 from swarmcore.clock import Clock, SystemClock
-from swarmcore.errors import InvalidArgumentError, NotLeaderError, SwarmError
+from swarmcore.errors import NotLeaderError, SwarmError
+from swarmcore.orchestrator.dirty import satisfies
 from swarmcore.orchestrator.slots import seconds
-from swarmcore.plugin import constraints
 from swarmcore.store.changes import Commit, Resync
 from swarmcore.store.inbox import Inbox
 from swarmcore.store.store import LeaderStore
@@ -33,6 +33,8 @@ def unfit_tasks(node: Node, tasks: Iterable[Task], services: TableReader[Service
     """Return the tasks on an ACTIVE node that it can no longer take: constraints, memory, CPUs, generic resources.
 
     What a task needs is its service's current constraints, and its own reservations.
+    Unlike SwarmKit it leaves out global tasks that wait for room on their node: they hold nothing of it yet, and to
+    reject them would look like a failure of their update.
     """
     if node.spec.availability != NodeSpec.Availability.ACTIVE:
         return []
@@ -43,9 +45,10 @@ def unfit_tasks(node: Node, tasks: Iterable[Task], services: TableReader[Service
     unfit = []
     for task in tasks:
         is_wanted = TaskState.ASSIGNED <= task.desired_state <= TaskState.COMPLETE
-        if not is_wanted or task.status.state >= TaskState.COMPLETE:
+        if not is_wanted or not TaskState.ASSIGNED <= task.status.state < TaskState.COMPLETE:
             continue
-        if not _satisfies(node, task, services):
+        service = services.get(task.service_id)
+        if not satisfies(node, service.spec.task if service is not None else task.spec):
             unfit.append(task)
             continue
         if not has_resources:
@@ -60,17 +63,6 @@ def unfit_tasks(node: Node, tasks: Iterable[Task], services: TableReader[Service
         memory -= reserved.memory_bytes
         cpus -= reserved.nano_cpus
     return unfit
-
-
-def _satisfies(node: Node, task: Task, services: TableReader[Service]) -> bool:
-    service = services.get(task.service_id)
-    expressions = (service.spec.task if service is not None else task.spec).placement.constraints
-    if not expressions:
-        return True
-    try:
-        return constraints.node_matches(node, constraints.parse(expressions))
-    except InvalidArgumentError:
-        return True
 
 
 def _age(task: Task) -> tuple[float, str]:

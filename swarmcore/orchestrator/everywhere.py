@@ -13,7 +13,7 @@ from swarmcore.api.specs_pb2 import NodeSpec
 from swarmcore.api.types_pb2 import TaskState
 from swarmcore.orchestrator.actions import Action, DeleteTask, SetDesiredState
 from swarmcore.orchestrator.dirty import satisfies
-from swarmcore.orchestrator.planner import Moment
+from swarmcore.orchestrator.planner import Moment, ServicePlanner
 from swarmcore.orchestrator.slots import Key, Slot, ended_by_itself, has_ended, is_usable
 from swarmcore.orchestrator.updates import UpdatingPlanner
 
@@ -27,8 +27,8 @@ def is_paused(node: Node) -> bool:
     return node.spec.availability == NodeSpec.Availability.PAUSE
 
 
-class GlobalPlanner(UpdatingPlanner):
-    """A slot is a node."""
+class PerNodePlanner(ServicePlanner):
+    """A service of which every node matters, and not only those that its tasks are on: a slot is a node."""
 
     def key_of(self, task: Task) -> Key:
         return task.node_id
@@ -39,6 +39,10 @@ class GlobalPlanner(UpdatingPlanner):
     def touch_all(self) -> None:
         super().touch_all()
         self.touched.update((node.id, None) for node in self.world.nodes.all())
+
+
+class GlobalPlanner(PerNodePlanner, UpdatingPlanner):
+    """One task on each node."""
 
     def _may_hold(self, task: Task) -> bool:
         # A task that was stopped because of its node comes back with the node, whatever the policy says.
@@ -51,7 +55,7 @@ class GlobalPlanner(UpdatingPlanner):
                 self._classify(key, slot, is_live=False)
                 actions.extend(DeleteTask(id) for id in slot.tasks)
             return
-        is_wanted = is_usable(node) and is_member(node) and satisfies(node, self.service)
+        is_wanted = is_usable(node) and is_member(node) and satisfies(node, self.service.spec.task)
         if slot is None:
             if is_wanted and not is_paused(node):
                 actions.append(self._create(key))

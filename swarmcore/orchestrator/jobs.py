@@ -12,7 +12,7 @@ from swarmcore.api.specs_pb2 import NodeSpec
 from swarmcore.api.types_pb2 import NodeStatus, TaskState
 from swarmcore.orchestrator.actions import Action, DeleteTask, SetDesiredState
 from swarmcore.orchestrator.dirty import satisfies
-from swarmcore.orchestrator.everywhere import is_member
+from swarmcore.orchestrator.everywhere import PerNodePlanner, is_member
 from swarmcore.orchestrator.planner import Moment, ServicePlanner, World
 from swarmcore.orchestrator.restarts import Held, decide
 from swarmcore.orchestrator.slots import Key, Slot, ended_by_itself, has_ended, is_usable, retention_of
@@ -40,6 +40,15 @@ class JobPlanner(ServicePlanner):
                 self._restart(key, slot, task, moment, actions)
             elif task.desired_state < self.final_state:
                 self._maybe_start(key, slot, task, moment, actions)
+
+    def _is_given_up(self, key: Key, slot: Slot, tasks: list[Task], moment: Moment, actions: list[Action]) -> bool:
+        """Whether the job failed in this slot as often as it may."""
+        if not tasks or not ended_by_itself(tasks[-1]):
+            return False
+        decision = decide(moment.plugins, self.service, tasks[-1], slot, moment.now)
+        if isinstance(decision, Held):
+            self._hold(key, tasks[-1], decision, moment, actions)
+        return isinstance(decision, Held | NoRestart)
 
     def _forget_failures(self, tasks: list[Task], actions: list[Action]) -> None:
         """Keep as many tasks that failed as the cluster keeps of any slot."""
@@ -89,13 +98,19 @@ class ReplicatedJobPlanner(JobPlanner):
         if not tasks:
             self._lowest = min(self._lowest, cast(int, key))
             return
-        self._used.add(key)
         if any(task.status.state == TaskState.COMPLETE for task in tasks):
+            self._used.add(key)
             self._completed.add(key)
             return
         active = [task for task in tasks if task.desired_state <= TaskState.COMPLETE]
         if active:
+            self._used.add(key)
             self._running.add(key)
+        elif self._is_given_up(key, slot, tasks, moment, actions):
+            self._used.add(key)
+        else:
+            # Its last task was removed: another one takes its place.
+            self._lowest = min(self._lowest, cast(int, key))
         self._restart_ended(key, slot, active, moment, actions)
         self._forget_failures(tasks, actions)
 
@@ -123,18 +138,8 @@ class ReplicatedJobPlanner(JobPlanner):
         self._lowest = number
 
 
-class GlobalJobPlanner(JobPlanner):
-    """A slot is a node. A node that appears later takes part too."""
-
-    def key_of(self, task: Task) -> Key:
-        return task.node_id
-
-    def _place(self, key: Key) -> tuple[int, str]:
-        return 0, cast(str, key)
-
-    def touch_all(self) -> None:
-        super().touch_all()
-        self.touched.update((node.id, None) for node in self.world.nodes.all())
+class GlobalJobPlanner(PerNodePlanner, JobPlanner):
+    """One task on each node. A node that appears later takes part too."""
 
     def _look(self, key: Key, slot: Slot | None, moment: Moment, actions: list[Action]) -> None:
         node = self.world.nodes.get(cast(str, key))
@@ -167,14 +172,5 @@ class GlobalJobPlanner(JobPlanner):
             is_member(node)
             and node.spec.availability == NodeSpec.Availability.ACTIVE
             and node.status.state == NodeStatus.READY
-            and satisfies(node, self.service)
+            and satisfies(node, self.service.spec.task)
         )
-
-    def _is_given_up(self, key: Key, slot: Slot, tasks: list[Task], moment: Moment, actions: list[Action]) -> bool:
-        """Whether the job failed on this node as often as it may."""
-        if not tasks or not ended_by_itself(tasks[-1]):
-            return False
-        decision = decide(moment.plugins, self.service, tasks[-1], slot, moment.now)
-        if isinstance(decision, Held):
-            self._hold(key, tasks[-1], decision, moment, actions)
-        return isinstance(decision, Held | NoRestart)

@@ -15,8 +15,9 @@ from swarmcore.api.objects_pb2 import Cluster, Node, Service, Task
 from swarmcore.clock import Clock, SystemClock
 from swarmcore.errors import NotLeaderError, SwarmError
 from swarmcore.orchestrator.actions import Action, carry_out
+from swarmcore.orchestrator.everywhere import PerNodePlanner
 from swarmcore.orchestrator.planner import Moment, RemovedServicePlanner, ServicePlanner, World
-from swarmcore.orchestrator.services import is_per_node, planner_for
+from swarmcore.orchestrator.services import planner_for
 from swarmcore.plugin.plugin_set import PluginSet
 from swarmcore.store.changes import Change, Commit, Resync
 from swarmcore.store.inbox import Inbox
@@ -151,7 +152,7 @@ class _Term:
     def _adopt(self, planner: ServicePlanner) -> None:
         id = planner.service.id
         self._planners[id] = planner
-        if is_per_node(planner):
+        if isinstance(planner, PerNodePlanner):
             self._per_node[id] = planner
         else:
             self._per_node.pop(id, None)

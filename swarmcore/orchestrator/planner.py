@@ -37,7 +37,7 @@ from swarmcore.orchestrator.slots import (
     status_time,
 )
 from swarmcore.plugin.plugin_set import PluginSet
-from swarmcore.plugin.restart import NoRestart
+from swarmcore.plugin.restart import NoRestart, Restart
 
 OLD_TASK_SECONDS = 60.0
 """How long a successor waits for the task it replaces to stop."""
@@ -350,7 +350,9 @@ class ServicePlanner(ABC):
         if before:
             last = max(before, key=status_time)
             if last.spec_version == task.spec_version and not is_drained(self.world.nodes.get(last.node_id)):
-                delay = restart_delay(task)
+                # The policy's answer about what came before the restart is the same as it was then.
+                decision = decide(moment.plugins, self.service, last, slot, moment.now)
+                delay = decision.delay if isinstance(decision, Restart) else restart_delay(task)
         return _Start(made + delay, made + OLD_TASK_SECONDS)
 
     def _is_stopping(self, slot: Slot, task: Task) -> bool:

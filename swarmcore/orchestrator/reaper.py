@@ -1,11 +1,13 @@
 """Deletes tasks that are over: what was to be removed and has stopped, and what is beyond a slot's history
-(SwarmKit: 4.8)."""
+(SwarmKit: 4.8). Gives up what is left on nodes that are gone."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from swarmcore.api.objects_pb2 import Service, Task
 from swarmcore.api.types_pb2 import TaskState
@@ -21,6 +23,8 @@ INTERVAL_SECONDS = 0.25
 MAX_DIRTY = 1000
 RESYNC_SECONDS = 300.0
 SLOTS_PER_SLICE = 1000
+
+LOST_MESSAGE = "task belonged to a node that has been deleted"
 
 SlotKey = tuple[str, int | str]
 """Service id, and slot number or node id: the key of the store's index of slots."""
@@ -95,6 +99,8 @@ class _Term:
         self._open: dict[SlotKey, None] = {}
         """Beyond their history with tasks that go on: to be looked at when one of these ends."""
         self._finished: dict[str, None] = {}
+        self._lost: dict[str, None] = {}
+        """On nodes that are gone, whose removal did not reach all their tasks: nobody will hear of them again."""
         self._reap_at: float | None = None
         self._resync_at = 0.0
 
@@ -114,13 +120,16 @@ class _Term:
 
     @property
     def _waiting(self) -> int:
-        return len(self._slots) + len(self._finished)
+        return len(self._slots) + len(self._finished) + len(self._lost)
 
     async def _load(self) -> None:
         self._resync_at = self._clock.monotonic() + RESYNC_SECONDS
         self._open.clear()
-        for number, task in enumerate(list(self._store.view.task.all()), 1):
+        view = self._store.view
+        for number, task in enumerate(list(view.task.all()), 1):
             self._see(task, is_new=True)
+            if TaskState.ASSIGNED <= task.status.state <= _RUNNING and task.node_id not in view.node:
+                self._lost[task.id] = None
             if number % SLOTS_PER_SLICE == 0:
                 await asyncio.sleep(0)
 
@@ -159,6 +168,8 @@ class _Term:
     async def _reap(self) -> None:
         view = self._store.view
         retention = retention_of(next(iter(view.cluster.all()), None))
+        lost, self._lost = self._lost, {}
+        await self._give_up(list(lost))
         doomed, self._finished = self._finished, {}
         slots, self._slots = self._slots, {}
         for number, key in enumerate(slots, 1):
@@ -174,12 +185,33 @@ class _Term:
                 self._open[key] = None
         await self._delete(list(doomed))
 
+    async def _give_up(self, ids: list[str]) -> None:
+        stamp = Timestamp()
+        stamp.FromNanoseconds(int(self._clock.now() * 1e9))
+
+        def write(tx: Transaction, id: str) -> None:
+            old = tx.task.get(id)
+            if old is None or old.status.state > _RUNNING or old.node_id in tx.node:
+                return
+            task = Task()
+            task.CopyFrom(old)
+            task.status.state = TaskState.ORPHANED
+            task.status.message = LOST_MESSAGE
+            task.status.timestamp.CopyFrom(stamp)
+            tx.task.update(task)
+
+        await self._write(ids, write)
+
     async def _delete(self, ids: list[str]) -> None:
         def write(tx: Transaction, id: str) -> None:
             task = tx.task.get(id)
             if task is not None and (is_over(task) or is_finished(task)):
                 tx.task.delete(id)
 
+        await self._write(ids, write)
+
+    async def _write(self, ids: list[str], write: Callable[[Transaction, str], None]) -> None:
+        """Write, and look at everything again a moment later where that failed."""
         if not ids:
             return
         try:
@@ -190,5 +222,5 @@ class _Term:
             errors = [error]
         failure = next((error for error in errors if error is not None), None)
         if failure is not None:
-            _log.warning("tasks that are over could not be deleted, trying again: %s", failure)
+            _log.warning("tasks that are over could not be cleared away, trying again: %s", failure)
             self._resync_at = min(self._resync_at, self._clock.monotonic() + 1.0)

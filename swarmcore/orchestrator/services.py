@@ -40,8 +40,3 @@ def plan(service: Service, tasks: Iterable[Task], *, world: World, moment: Momen
     while planner.has_work and not actions:
         actions = planner.plan(moment)
     return actions
-
-
-def is_per_node(planner: ServicePlanner) -> bool:
-    """Whether every node matters to it, and not only those that its tasks are on."""
-    return isinstance(planner, GlobalPlanner | GlobalJobPlanner)

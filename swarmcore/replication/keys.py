@@ -2,6 +2,7 @@
 
 One small file holds every data key that some file still needs, by number. A file written under a key names its number,
 so a rotation is: add a key, write everything new under it, drop the old one when the last file under it is gone.
+Beside them it holds one key that never changes, for the manager's private key: locking changes this file alone.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ KEY_BYTES = 32
 NONCE_BYTES = 12
 LOCKED = "node is locked, and needs a valid unlock key: start it with --unlock-key"
 _FORMAT = 1
+_IDENTITY = 0
+"""Number of the key that seals the manager's private key; data keys count from 1."""
 
 
 def derive(key: bytes, salt: bytes, purpose: bytes) -> bytes:
@@ -49,7 +52,7 @@ class KeyRing:
     @classmethod
     def create(cls, path: Path, unlock_key: bytes | None = None) -> KeyRing:
         """Make a ring with one fresh key, on disk before it is returned."""
-        ring = cls(path, {1: os.urandom(KEY_BYTES)}, unlock_key)
+        ring = cls(path, {_IDENTITY: os.urandom(KEY_BYTES), 1: os.urandom(KEY_BYTES)}, unlock_key)
         ring._save()
         return ring
 
@@ -81,7 +84,14 @@ class KeyRing:
         if not body or len(body) % size:
             raise _damaged(path)
         keys = {int.from_bytes(body[at : at + 4], "big"): body[at + 4 : at + size] for at in range(0, len(body), size)}
+        if _IDENTITY not in keys or len(keys) < 2:
+            raise _damaged(path)
         return cls(path, keys, unlock_key if locked else None)
+
+    @property
+    def identity_key(self) -> bytes:
+        """What the manager's private key is sealed with."""
+        return self._keys[_IDENTITY]
 
     @property
     def current(self) -> int:
@@ -129,7 +139,8 @@ class KeyRing:
         """Forget every key but `numbers` and the current one."""
         with self._changing:
             before = self._keys
-            kept = {number: key for number, key in before.items() if number in numbers or number == self.current}
+            needed = {*numbers, _IDENTITY, self.current}
+            kept = {number: key for number, key in before.items() if number in needed}
             if len(kept) == len(before):
                 return
             self._keys = kept

@@ -352,8 +352,7 @@ class Replica:
 
         Raises UnavailableError when nobody can confirm that.
         """
-        self._read_count += 1
-        read = self._read_count
+        read = self._read_count = self._read_count + 1
         answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._reads[read] = answer
         try:
@@ -366,6 +365,11 @@ class Replica:
     def is_locked_with(self, unlock_key: bytes | None) -> bool:
         """Whether the data keys on disk are wrapped with this key; None: whether they are with none."""
         return self._keys.is_locked_with(unlock_key)
+
+    @property
+    def identity_key(self) -> bytes:
+        """What this manager's private key is to be sealed with: it is locked when the log is."""
+        return self._keys.identity_key
 
     async def set_unlock_key(self, unlock_key: bytes | None) -> None:
         """Wrap the data keys with another unlock key, or with none; durable when this returns."""
@@ -581,6 +585,6 @@ class Replica:
             log.info("snapshot of entry %d taken in %.2f s", index, time.monotonic() - started)
             return True
 
-    async def _read_snapshot(self, snapshot: SnapshotMeta) -> SnapshotReader:
+    def _read_snapshot(self, snapshot: SnapshotMeta) -> asyncio.Future[SnapshotReader]:
         path = snapshot_path(self._folder, snapshot.index)
-        return await self._snapshot_disk.submit(lambda: SnapshotReader(path, self._keys))
+        return self._snapshot_disk.submit(lambda: SnapshotReader(path, self._keys))

@@ -124,6 +124,16 @@ def open_state(
     )
 
 
+def read_identity_key(folder: Path, unlock_key: bytes | None) -> bytes:
+    """What the private key of the manager whose state is in `folder` is sealed with; raises as `open_state`."""
+    try:
+        return KeyRing.open(folder / KEY_FILE, unlock_key).identity_key
+    except FileNotFoundError:
+        raise damaged(folder / KEY_FILE, 0, "the file is missing") from None
+    except OSError as error:
+        raise ConfigurationError(f"can't use the state in {str(folder)!r}: {error.strerror or error}") from error
+
+
 def has_state(folder: Path) -> bool:
     """Whether a manager keeps its state there; raises DamagedStateError where part of it is gone."""
     if (folder / KEY_FILE).exists():

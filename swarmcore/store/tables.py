@@ -185,6 +185,11 @@ class Table(Generic[T]):
     def get(self, id: str) -> T | None:
         return self._objects.get(id)
 
+    @property
+    def lookup(self) -> Callable[[str], T | None]:
+        """`get`, for a caller that uses it very often: it stays right for as long as the table is."""
+        return self._objects.get
+
     def all(self) -> Collection[T]:
         return self._objects.values()
 

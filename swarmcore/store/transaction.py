@@ -46,11 +46,12 @@ _ABSENT: Any = object()
 class WritableTable(Generic[T]):
     """One table inside a transaction. Takes ownership of what it is given: don't change it afterwards."""
 
-    __slots__ = ("_base", "_index", "_transaction", "_written")
+    __slots__ = ("_base", "_get_base", "_index", "_transaction", "_written")
 
     def __init__(self, transaction: Transaction, base: Table[T]) -> None:
         self._transaction = transaction
         self._base = base
+        self._get_base = base.lookup
         self._written: dict[str, T | None] = {}
         """What the transaction wrote so far, by id; None where it deleted."""
         self._index: Table[T] | None = None
@@ -67,7 +68,7 @@ class WritableTable(Generic[T]):
 
     def get(self, id: str) -> T | None:
         obj = self._written.get(id, _ABSENT)
-        return self._base.get(id) if obj is _ABSENT else obj
+        return self._get_base(id) if obj is _ABSENT else obj
 
     def all(self) -> Collection[T]:
         if not self._written:

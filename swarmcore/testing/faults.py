@@ -46,6 +46,11 @@ def refused_start(*flags: str, code: int = 1, seconds: float = 20.0) -> str:
     return only_complaint(stderr)
 
 
+def marked(number: int) -> str:
+    """An argument for `sleep`, a day long, by which a process is known as one of this very run of tests."""
+    return f"86400.{os.getpid()}{number:02}"
+
+
 def processes(*words: str) -> dict[int, str]:
     """Command lines by process id of all processes that have one of `words` among their arguments."""
     wanted = frozenset(words)

@@ -10,14 +10,17 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from swarmcore.testing import engines
 from swarmcore.testing.cluster import Swarmctl, Swarmd, engine_flags, swarmd, wait_until
 from swarmcore.testing.engines import DockerEngine, Host
+
+T = TypeVar("T")
 
 EXPECTED_OF_STOCK = re.compile(
     r"pulling image failed"  # there is no registry, and the image is on the engine already
@@ -75,13 +78,16 @@ class Swarm:
         """Return the containers once the engines run exactly `count`, all of `image`, on exactly `hosts`."""
 
         def settled() -> list[Container]:
-            found = self.containers(service)
-            running = sorted((each.host, each.image) for each in found)
+            # `docker ps` alone is half the work, and most rounds end here.
+            running = sorted(itertools.chain(*self.pool.map(lambda host: listed(host, service), self.hosts)))
             if [image for _, image in running] != [image] * count or hosts not in (None, {host for host, _ in running}):
-                raise AssertionError(f"the engines run {running}; the manager says:\n{self.report(service)}")
+                raise AssertionError(f"the engines run {running}, not {count} of {image}")
+            found = self.containers(service)
+            if sorted((each.host, each.image) for each in found) != running:
+                raise AssertionError(f"the engines are changing: {found}")
             return found
 
-        return wait_until(settled, seconds=seconds)
+        return self._wait(settled, service, seconds)
 
     def wait_global(self, service: str) -> dict[str, Container]:
         """Return the one container that each host runs of a global service, by the host's name."""
@@ -89,10 +95,10 @@ class Swarm:
         def settled() -> dict[str, Container]:
             found = self.containers(service)
             if sorted(each.host for each in found) != [host.hostname for host in self.hosts]:
-                raise AssertionError(self.report(service))
+                raise AssertionError(f"the engines run {found}")
             return {each.host: each for each in found}
 
-        return wait_until(settled)
+        return self._wait(settled, service, seconds=20)
 
     def wait_gone(self, service: str, *, seconds: float = 20) -> None:
         """Return once no engine has a container of the service any more, running or not."""
@@ -102,7 +108,7 @@ class Swarm:
             if left:
                 raise AssertionError(f"the engines still have {left}")
 
-        wait_until(gone, seconds=seconds)
+        self._wait(gone, service, seconds)
 
     def nodes(self) -> dict[str, dict[str, str]]:
         """The rows of `swarmctl node ls` by the nodes' names."""
@@ -130,14 +136,27 @@ class Swarm:
         lines = (line for line in self.stock.log.splitlines() if re.search(r"level=(error|warn|fatal)", line))
         return [line for line in lines if "module=node" in line and not EXPECTED_OF_STOCK.search(line)]
 
-    def report(self, service: str) -> str:
-        """What the manager thinks, for the message of a failure."""
-        return self.ctl.run("service", "inspect", service).stdout.decode()
+    def _wait(self, check: Callable[[], T], service: str, seconds: float) -> T:
+        """`wait_until`, and what the manager thinks of the service where that fails."""
+        try:
+            return wait_until(check, seconds=seconds)
+        except AssertionError as error:
+            page = self.ctl.run("service", "inspect", "--all", service).stdout.decode()
+            raise AssertionError(f"{error}\nthe manager says:\n{page}") from error
 
 
 def engine(host: Host) -> DockerEngine:
     assert host.engine is not None
     return host.engine
+
+
+def listed(host: Host, service: str) -> list[tuple[str, str]]:
+    """Host and image of each running container of the service, by `docker ps`."""
+    if not engine(host).is_running:
+        return []
+    label = f"label=com.docker.swarm.service.name={service}"
+    images = engine(host).docker("ps", "--filter", label, "--format", "{{.Image}}").split()
+    return [(host.hostname, image) for image in images]
 
 
 def inspect(host: Host, service: str, *, every: bool = False) -> list[Container]:

@@ -14,7 +14,7 @@ import pytest
 from swarmcore.ca.files import CertificateFolder
 from swarmcore.ca.root import new_csr, new_key, public_key_of_csr
 from swarmcore.ca.security import SecurityConfig
-from swarmcore.errors import ConfigurationError
+from swarmcore.errors import ConfigurationError, DamagedStateError
 from swarmcore.testing.clock import SimulatedClock
 
 CALLS = ("open", "write", "fsync", "rename", "unlink", "mkdir", "fchmod")
@@ -170,3 +170,44 @@ def test_the_name_of_a_new_folder_is_as_durable_as_what_is_in_it(
     CertificateFolder(tmp_path / "state" / "certificates").create()
 
     assert set(synced) == {tmp_path, tmp_path / "state"}
+
+
+def test_a_sealed_key_is_no_key_without_its_secret(tmp_path: Path) -> None:
+    clock = SimulatedClock()
+    security = SecurityConfig.create_cluster(tmp_path, clock)
+    security.seal_key(b"secret")
+    security.seal_key(b"secret")
+
+    on_disk = (tmp_path / "swarm-node.key").read_bytes()
+    assert b"ENCRYPTED" in on_disk and stat.S_IMODE((tmp_path / "swarm-node.key").stat().st_mode) == 0o600
+    for find_secret in (None, lambda: b"another"):
+        with pytest.raises(DamagedStateError, match="don't belong together"):
+            SecurityConfig.load(tmp_path, clock, find_secret=find_secret)
+    loaded = SecurityConfig.load(tmp_path, clock, find_secret=lambda: b"secret")
+    assert loaded is not None and loaded.material.key_pem == security.material.key_pem
+
+
+@pytest.mark.parametrize("error", [Killed(), OSError(28, "No space left on device")])
+def test_a_sealed_key_stays_sealed_and_whole_wherever_a_renewal_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    clock, stops = SimulatedClock(), 0
+    for step in range(1, 200):
+        folder = tmp_path / str(step)
+        security = SecurityConfig.create_cluster(folder, clock)
+        root, old = security.root_with_key, security.material.chain_pem
+        chain, key = renewed(security, root, clock)
+        try:
+            with steps(monkeypatch, at_step(step, error)):
+                security.seal_key(b"secret")
+                security.install(chain, key)
+        except (Killed, ConfigurationError):
+            stops += 1
+        loaded = SecurityConfig.load(folder, clock, find_secret=lambda: b"secret")
+
+        assert loaded is not None
+        assert loaded.material.chain_pem in (old, chain)
+        if stops < step:
+            assert b"ENCRYPTED" in (folder / "swarm-node.key").read_bytes()
+            break
+    assert stops > 15

@@ -69,6 +69,16 @@ def test_cluster_settings_change_one_by_one(manager: FakeManager, ctl: Ctl) -> N
     assert spec.task_defaults.log_driver.name == "gelf"
 
 
+def test_the_clusters_log_driver_is_cleared_by_an_empty_one(manager: FakeManager, ctl: Ctl) -> None:
+    three_nodes(manager)
+    ctl("cluster", "update", "--log-driver", "gelf")
+
+    done = ctl("cluster", "update", "--log-driver", "")
+
+    assert (done.code, done.err) == (0, "")
+    assert not manager.one("cluster").spec.task_defaults.HasField("log_driver")
+
+
 def test_a_rotated_token_is_printed(manager: FakeManager, ctl: Ctl) -> None:
     three_nodes(manager)
 
@@ -242,3 +252,13 @@ def test_a_socket_that_speaks_tls_only_needs_the_clusters_root(
 
     assert (plain.code, plain.err.count("\n")) == (1, 1) and "needs --ca-cert" in plain.err
     assert (mistrusted.code, mistrusted.err.count("\n")) == (1, 1) and "is not trusted" in mistrusted.err
+
+
+def test_tasks_of_a_job_are_listed_like_others(manager: FakeManager, ctl: Ctl) -> None:
+    ctl("service", "create", "--name", "once", "--image", "job:1")
+    task = a_task("t1", manager.one("service"), 1)
+    task.desired_state = TaskState.COMPLETE
+    manager.put(task)
+
+    assert "t1" in ctl("task", "ls").out
+    assert "t1" in ctl("service", "inspect", "once").out

@@ -150,6 +150,16 @@ def test_a_rollback_takes_the_spec_before_back(manager: FakeManager, ctl: Ctl) -
     assert "ROLLBACK_STARTED" in ctl("service", "inspect", "web").out
 
 
+@pytest.mark.parametrize("flags", [("--replicas", "0"), ("--no-tty",), ("--log-driver", ""), ("--image", "nginx:3")])
+def test_a_rollback_goes_alone(manager: FakeManager, ctl: Ctl, flags: tuple[str, ...]) -> None:
+    created(manager, ctl)
+    updated(manager, ctl, "--image", "nginx:2")
+
+    refused = ctl("service", "update", "web", "--rollback", *flags)
+
+    assert (refused.code, "--rollback goes alone" in refused.err) == (2, True)
+
+
 def test_secrets_are_attached_read_only_and_detached_by_name(manager: FakeManager, ctl: Ctl) -> None:
     secret = ctl("secret", "create", "password", stdin=b"hunter2").out.strip()
     spec = created(manager, ctl, "--secret", "password:/run/pw")

@@ -15,11 +15,13 @@ from swarmcore.api.types_pb2 import (
     Annotations,
     CAConfig,
     DispatcherConfig,
+    Driver,
     EncryptionConfig,
     EncryptionKey,
     ExternalCA,
     JoinTokens,
     RootCA,
+    TaskDefaults,
     Version,
 )
 from swarmcore.errors import InvalidArgumentError, NotFoundError, SequenceConflictError
@@ -92,6 +94,10 @@ HOUR = 3600
         ),
         (spec(dispatcher=DispatcherConfig(heartbeat_period=Duration(nanos=1))), "dispatcher.heartbeat_period must be"),
         (spec(dispatcher=DispatcherConfig(heartbeat_period=Duration(seconds=3601))), "dispatcher.heartbeat_period"),
+        (
+            spec(task_defaults=TaskDefaults(log_driver=Driver(name="a\x1b[2J"))),
+            "task_defaults.log_driver.name 'a?[2J' must be printable",
+        ),
         (ClusterSpec(), "modification of cluster name is not allowed"),
         (ClusterSpec(annotations=Annotations(name="other")), "modification of cluster name is not allowed"),
     ],

@@ -353,6 +353,10 @@ REFUSED: list[tuple[str, str, Change]] = [
     ("between 1 and 65535", "endpoint.ports.target_port", lambda s: s.endpoint.ports.append(port(0, 80))),
     ("between 1 and 65535", "endpoint.ports.target_port", lambda s: s.endpoint.ports.append(port(2**32 - 1, 80))),
     ("at most 65535", "endpoint.ports.published_port", lambda s: s.endpoint.ports.append(port(80, 65536))),
+    ("must be printable", "task.log_driver.name", lambda s: setattr(s.task.log_driver, "name", "x" * 100_000)),
+    ("must be printable", "task.log_driver.name", lambda s: setattr(s.task.log_driver, "name", "a\x1b[2J")),
+    ("at most 4096", "task.container.user", lambda s: setattr(s.task.container, "user", "x" * 4097)),
+    ("at most 4096", "task.container.dir", lambda s: setattr(s.task.container, "dir", "x" * 100_000)),
 ]
 
 

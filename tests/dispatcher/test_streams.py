@@ -77,11 +77,17 @@ async def test_nobody_waits_for_ever_for_a_task_that_does_not_come() -> None:
         pump.expect("task")
         for stream in many:
             pump.mark(stream)
-        for _ in range(10):
-            await clock.advance(0.02)
+        await clock.advance(MAX_GATHER + 0.02)
+        await let_the_loop_run(200)
+        assert all(stream.is_dirty for stream in many)
+
+        others = streams(MANY)
+        for stream in others:
+            pump.mark(stream)
+        await clock.advance(0.04)
         await let_the_loop_run(200)
 
-        assert all(stream.is_dirty for stream in many)
+        assert all(stream.is_dirty for stream in others)
 
 
 async def test_a_rush_that_never_ends_is_served_all_the_same() -> None:

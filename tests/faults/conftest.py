@@ -11,10 +11,7 @@ from pathlib import Path
 import pytest
 
 from swarmcore.testing.cluster import Swarmd, free_port, swarmd
-from swarmcore.testing.faults import processes, short_folder
-
-SLEEPS = tuple(str(seconds) for seconds in range(86400, 86500))
-"""Seconds that tests here let their processes sleep, each test its own: by them a process is known."""
+from swarmcore.testing.faults import marked, processes, short_folder
 
 
 @pytest.fixture
@@ -27,7 +24,7 @@ def folder() -> Iterator[Path]:
 def nothing_left() -> Iterator[None]:
     """End what a test that failed left running; tasks outlive their swarmd."""
     yield
-    for pid in processes(*SLEEPS):
+    for pid in processes(*(marked(number) for number in range(100))):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 

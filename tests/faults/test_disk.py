@@ -11,6 +11,7 @@ import pytest
 from swarmcore.testing.cluster import Swarmd, swarmd, wait_until
 from swarmcore.testing.faults import (
     fill,
+    marked,
     only_complaint,
     processes,
     refused_start,
@@ -55,15 +56,15 @@ def wait_running(node: Swarmd, expected: dict[str, str]) -> None:
 
 def test_a_full_disk_refuses_writes_serves_reads_and_recovers_by_itself(on_small_disk: Swarmd) -> None:
     node = on_small_disk
-    assert create(node, "before", "86401") is None
+    assert create(node, "before", marked(1)) is None
     wait_running(node, {"before": "1/1"})
-    (pid,) = processes("86401")
+    (pid,) = processes(marked(1))
 
     fill(node.state_dir / "somebody-else")
     acknowledged = {"before"}
     complaints = []
     for number in range(5):
-        if complaint := create(node, f"full{number}", "86402"):
+        if complaint := create(node, f"full{number}", marked(2)):
             complaints.append(complaint)
         else:
             acknowledged.add(f"full{number}")
@@ -76,18 +77,18 @@ def test_a_full_disk_refuses_writes_serves_reads_and_recovers_by_itself(on_small
     node.start()
     node.wait_ready()
     assert running(node).keys() == acknowledged
-    assert "the disk is full" in str(create(node, "again", "86402"))
+    assert "the disk is full" in str(create(node, "again", marked(2)))
     assert "damaged" not in node.log and "Traceback" not in node.log
-    assert list(processes("86401")) == [pid]
+    assert list(processes(marked(1))) == [pid]
 
     (node.state_dir / "somebody-else").unlink()
 
     def takes_writes() -> None:
-        assert create(node, "after", "86403") is None
+        assert create(node, "after", marked(3)) is None
 
     wait_until(takes_writes, seconds=10)
     wait_running(node, dict.fromkeys([*acknowledged, "after"], "1/1"))
-    assert list(processes("86401")) == [pid]
+    assert list(processes(marked(1))) == [pid]
     for name in running(node):
         node.swarmctl("service", "remove", name)
     wait_until(nothing_runs)
@@ -95,7 +96,7 @@ def test_a_full_disk_refuses_writes_serves_reads_and_recovers_by_itself(on_small
 
 
 def nothing_runs() -> None:
-    assert not any(processes(f"8640{number}") for number in (1, 2, 3))
+    assert not any(processes(marked(number)) for number in (1, 2, 3))
 
 
 def segment(node: Swarmd) -> Path:
@@ -108,7 +109,7 @@ def killed() -> Iterator[Swarmd]:
     """A manager that has written some services and was killed."""
     with short_folder() as folder, swarmd(folder / "m1", *FLAGS) as node:
         for name in ("a", "b", "c"):
-            node.swarmctl("service", "create", "--name", name, *SLEEP, "86404", "--replicas", "0")
+            node.swarmctl("service", "create", "--name", name, *SLEEP, marked(4), "--replicas", "0")
         node.kill()
         yield node
 
@@ -146,7 +147,7 @@ def test_a_torn_tail_is_cut(stopped: Swarmd) -> None:
     stopped.wait_ready()
 
     assert running(stopped).keys() >= {"a", "b"}
-    assert create(stopped, "d", "86404") is None
+    assert create(stopped, "d", marked(4)) is None
     stopped.swarmctl("service", "remove", "d")
 
 

@@ -17,7 +17,7 @@ from swarmcore.api.control_pb2 import CreateServiceRequest, ListServicesRequest,
 from swarmcore.api.control_pb2_grpc import ControlStub
 from swarmcore.api.specs_pb2 import ServiceSpec
 from swarmcore.testing.cluster import Swarmd, swarmd, wait_until
-from swarmcore.testing.faults import processes
+from swarmcore.testing.faults import marked, processes
 
 KILLS = 5
 STOP_SECONDS = 5.0
@@ -107,7 +107,7 @@ def task_ids(node: Swarmd) -> set[str]:
 
 def create(node: Swarmd, replicas: int, word: str) -> None:
     node.swarmctl(
-        *("service", "create", "--name", f"s{word}", "--runtime", "process", "--replicas", str(replicas)),
+        *("service", "create", "--name", "web", "--runtime", "process", "--replicas", str(replicas)),
         *("--restart-delay", "100ms"),
         *("--command", "sleep", "--args", word),
     )
@@ -124,7 +124,7 @@ def wait_count(node: Swarmd, count: int, word: str) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_tasks_go_on_while_their_swarmd_is_away(manager: Swarmd, how: signal.Signals) -> None:
-    word = str(86410 + int(how))
+    word = marked(10 + int(how))
     create(manager, 3, word)
     before, ids = processes(word), task_ids(manager)
     node_ids = manager.swarmctl("node", "ls", "-q").split()
@@ -150,13 +150,13 @@ def test_tasks_go_on_while_their_swarmd_is_away(manager: Swarmd, how: signal.Sig
         assert victim not in now and len(now) == 3
 
     wait_until(is_replaced)
-    manager.swarmctl("service", "remove", f"s{word}")
+    manager.swarmctl("service", "remove", "web")
     wait_count(manager, 0, word)
 
 
 def test_a_task_that_ended_while_its_swarmd_was_away_is_replaced(manager: Swarmd) -> None:
-    create(manager, 2, "86430")
-    before = processes("86430")
+    create(manager, 2, marked(30))
+    before = processes(marked(30))
     manager.kill()
     os.kill(min(before), signal.SIGKILL)
 
@@ -164,14 +164,14 @@ def test_a_task_that_ended_while_its_swarmd_was_away_is_replaced(manager: Swarmd
     manager.wait_ready()
 
     def is_replaced() -> None:
-        now = processes("86430")
+        now = processes(marked(30))
         assert len(now) == 2 and len(now.keys() & before.keys()) == 1
 
     wait_until(is_replaced)
     failed = [row for row in manager.swarmctl.table("task", "ls", "--all") if row["Last State"].startswith("FAILED")]
     assert len(failed) == 1
-    manager.swarmctl("service", "remove", "s86430")
-    wait_count(manager, 0, "86430")
+    manager.swarmctl("service", "remove", "web")
+    wait_count(manager, 0, marked(30))
 
 
 def test_sigterm_ends_a_busy_manager_soon_and_in_good_order(manager: Swarmd) -> None:

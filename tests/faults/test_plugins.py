@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from swarmcore.testing.cluster import Swarmd, swarmd, wait_until
-from swarmcore.testing.faults import processes, refused_start
+from swarmcore.testing.faults import marked, processes, refused_start
 
 FLAGS = ("--listen-remote-api", "127.0.0.1:0", "--hostname", "m1", "--executor", "process")
 RUN = ("--runtime", "process", "--command", "sleep", "--args")
@@ -59,8 +59,8 @@ def test_plugins_that_can_not_be_imported_are_listed_and_the_rest_works(
 
     with swarmd(folder / "m1", *FLAGS) as node:
         listed = plugins(node)
-        node.swarmctl("service", "create", "--name", "web", "--constraint", "node.hostname==m1", *RUN, "86440")
-        runs(node, "86440")
+        node.swarmctl("service", "create", "--name", "web", "--constraint", "node.hostname==m1", *RUN, marked(40))
+        runs(node, marked(40))
         detail = node.swarmctl("plugins", "inspect", "acme-broken")
         node.swarmctl("service", "remove", "web")
 
@@ -81,10 +81,10 @@ def test_without_the_constraint_filter_exactly_the_services_with_constraints_are
     with swarmd(folder / "m1", *FLAGS) as node:
         for number, constraint in enumerate(("", "node.hostname==m1", "node.role==manager", "")):
             more = ("--constraint", constraint) if constraint else ()
-            node.swarmctl("service", "create", "--name", f"s{number}", *more, *RUN, f"8645{number}")
+            node.swarmctl("service", "create", "--name", f"s{number}", *more, *RUN, marked(50 + number))
         for number in range(4):
-            runs(node, f"8645{number}")
-        before = {number: processes(f"8645{number}") for number in range(4)}
+            runs(node, marked(50 + number))
+        before = {number: processes(marked(50 + number)) for number in range(4)}
         node.stop()
 
         first, *entries = node.swarmctl("plugins", "lock").split("[[plugin]]")
@@ -95,7 +95,7 @@ def test_without_the_constraint_filter_exactly_the_services_with_constraints_are
         node.wait_ready()
 
         assert plugins(node)["constraint-filter"]["state"] == "BLOCKED"
-        assert {number: processes(f"8645{number}") for number in range(4)} == before
+        assert {number: processes(marked(50 + number)) for number in range(4)} == before
         for number in range(4):
             node.swarmctl("service", "update", f"s{number}", "--replicas", "2")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from swarmcore.testing.cluster import Swarmd, free_port, swarmd
 from swarmcore.testing.faults import only_complaint, refused_start, short_folder, small_disk, why_no_small_disk
 
+AT_ONCE = 4
 DIGEST, SECRET = 2, 3
 """Parts of a join token between its dashes."""
 
@@ -27,8 +29,12 @@ def running() -> Iterator[Swarmd]:
 @pytest.fixture
 def flags(folder: Path) -> tuple[str, ...]:
     """Of a node that could start."""
+    return ("-d", str(folder / "state"), *could_start(folder / "swarm.sock"))
+
+
+def could_start(control_socket: Path) -> tuple[str, ...]:
     return (
-        *("-d", str(folder / "state"), "--listen-control-api", str(folder / "swarm.sock")),
+        *("--listen-control-api", str(control_socket)),
         *("--listen-remote-api", "127.0.0.1:0", "--executor", "process"),
     )
 
@@ -102,51 +108,66 @@ def test_a_control_socket_where_a_file_is(folder: Path, flags: tuple[str, ...]) 
     assert (folder / "swarm.sock").read_text() == "mine"
 
 
-@pytest.mark.parametrize(
-    ("more", "code", "words"),
-    [
-        (("--nonsense",), 2, "No such option"),
-        (("--election-tick", "many"), 2, "not a valid integer"),
-        (("surplus",), 2, "unexpected extra argument"),
-        (("--executor", "nosuch"), 1, "--executor: no plugin offers 'nosuch'"),
-        (("--executor", "process,process,nosuch"), 1, "no plugin offers 'nosuch'"),
-        (("--unlock-key", "SWMKEY-1-notakey"), 1, "--unlock-key is malformed"),
-        (("--unlock-key", "SWMKEY-1-" + "A" * 100_000), 1, "--unlock-key is malformed"),
-        (("--force-new-cluster",), 1, "--force-new-cluster is not supported"),
-        (("--external-ca", "protocol=cfssl,url=https://ca.example"), 1, "--external-ca is not supported"),
-        (("--listen-debug", "0.0.0.0:0"), 1, "give it a loopback one"),
-        (("--hostname", "a\x1b[2Jb"), 1, "--hostname has blanks or control characters"),
-        (("--join-token", "x"), 1, "--join-token needs --join-addr"),
-        (("-d", "/proc/nowhere"), 1, "can't write the state directory"),
-        (("-d", "/tmp/" + "x" * 5000), 1, "can't write the state directory"),
-        (("--listen-remote-api", "x" * 300 + ":1"), 1, "--listen-remote-api"),
-        (("--listen-control-api", "/proc/nowhere/sock"), 1, "change --listen-control-api"),
-        (("--generic-node-resources", "gpu=\udcff"), 1, "--generic-node-resources"),
-        (("--hostname", os.fsdecode(b"\xff\xfe")), 1, "--hostname"),
-        (("--log-level", "loud"), 2, "--log-level"),
-    ],
+WRONG_FLAGS: Sequence[tuple[tuple[str, ...], int, str]] = (
+    (("--nonsense",), 2, "No such option"),
+    (("--election-tick", "many"), 2, "not a valid integer"),
+    (("surplus",), 2, "unexpected extra argument"),
+    (("--executor", "nosuch"), 1, "--executor: no plugin offers 'nosuch'"),
+    (("--executor", "process,process,nosuch"), 1, "no plugin offers 'nosuch'"),
+    (("--unlock-key", "SWMKEY-1-notakey"), 1, "--unlock-key is malformed"),
+    (("--unlock-key", "SWMKEY-1-" + "A" * 100_000), 1, "--unlock-key is malformed"),
+    (("--force-new-cluster",), 1, "--force-new-cluster is not supported"),
+    (("--external-ca", "protocol=cfssl,url=https://ca.example"), 1, "--external-ca is not supported"),
+    (("--listen-debug", "0.0.0.0:0"), 1, "give it a loopback one"),
+    (("--hostname", "a\x1b[2Jb"), 1, "--hostname has blanks or control characters"),
+    (("--join-token", "x"), 1, "--join-token needs --join-addr"),
+    (("-d", "/proc/nowhere"), 1, "can't write the state directory"),
+    (("-d", "/tmp/" + "x" * 5000), 1, "can't write the state directory"),
+    (("--listen-remote-api", "x" * 300 + ":1"), 1, "--listen-remote-api"),
+    (("--listen-control-api", "/proc/nowhere/sock"), 1, "change --listen-control-api"),
+    (("--generic-node-resources", "gpu=\udcff"), 2, "is not UTF-8"),
+    (("--hostname", os.fsdecode(b"\xff\xfe")), 2, "is not UTF-8"),
+    (("--log-level", "loud"), 2, "--log-level"),
 )
-def test_a_wrong_flag(more: tuple[str, ...], code: int, words: str, folder: Path, flags: tuple[str, ...]) -> None:
-    assert words in refused_start(*flags, *more, code=code)
-    assert not (folder / "state" / "raft").exists()
+"""Flags, exit code, words of the complaint."""
 
 
-def test_tokens_that_are_wrong_old_or_of_another_cluster(running: Swarmd, folder: Path, flags: tuple[str, ...]) -> None:
+def test_wrong_flags(folder: Path) -> None:
+    def start(number: int) -> str:
+        more, code, words = WRONG_FLAGS[number]
+        state = folder / str(number)
+        complaint = refused_start("-d", str(state), *could_start(state.with_suffix(".sock")), *more, code=code)
+        assert not (state / "raft").exists()
+        return "" if words in complaint else f"{more}: {complaint}"
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        faults = [fault for fault in pool.map(start, range(len(WRONG_FLAGS))) if fault]
+
+    assert not faults
+
+
+def test_tokens_that_are_wrong_old_or_of_another_cluster(running: Swarmd, folder: Path) -> None:
     good = token(running, "worker").split("-")
-    join = (*flags, "--join-addr", address_of(running))
 
     def with_part(part: int, text: str) -> str:
         return "-".join((*good[:part], text, *good[part + 1 :]))
 
-    complaints = {
-        "wrong": refused_start(*join, "--join-token", with_part(SECRET, "0" * 25)),
-        "short": refused_start(*join, "--join-token", with_part(SECRET, good[SECRET][:-1])),
-        "not one": refused_start(*join, "--join-token", "let me in"),
-        "digest": refused_start(*join, "--join-token", with_part(DIGEST, "1" + "0" * 49)),
-        "long": refused_start(*join, "--join-token", "SWMTKN-1-" + "x" * 100_000),
-    }
+    def refused(case: tuple[str, str]) -> tuple[str, str]:
+        name, text = case
+        join = ("--join-addr", address_of(running), "--join-token", text)
+        return name, refused_start("-d", str(folder / name), *could_start(folder / f"{name}.sock"), *join)
+
     running.swarmctl("cluster", "update", "default", "--rotate-join-token", "worker")
-    complaints["old"] = refused_start(*join, "--join-token", "-".join(good))
+    tokens = {
+        "wrong": with_part(SECRET, "0" * 25),
+        "short": with_part(SECRET, good[SECRET][:-1]),
+        "not one": "let me in",
+        "digest": with_part(DIGEST, "1" + "0" * 49),
+        "long": "SWMTKN-1-" + "x" * 100_000,
+        "old": "-".join(good),
+    }
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        complaints = dict(pool.map(refused, tokens.items()))
 
     assert "A valid join token is necessary to join this cluster" in complaints["wrong"]
     assert "A valid join token is necessary to join this cluster" in complaints["old"]

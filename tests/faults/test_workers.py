@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from swarmcore.testing.cluster import Swarmd, free_port, swarmd, wait_until
-from swarmcore.testing.faults import only_complaint, processes
+from swarmcore.testing.faults import marked, only_complaint, processes
 
 
 @contextlib.contextmanager
@@ -40,27 +40,27 @@ def test_a_worker_comes_back_by_itself_when_its_manager_was_away(manager: Swarmd
     with worker_of(manager, folder / "w1") as worker:
         manager.swarmctl(
             *("service", "create", "--name", "web", "--runtime", "process", "--replicas", "2"),
-            *("--constraint", "node.hostname==w1", "--command", "sleep", "--args", "86460"),
+            *("--constraint", "node.hostname==w1", "--command", "sleep", "--args", marked(60)),
         )
 
         def both_run() -> None:
-            assert len(processes("86460")) == 2
+            assert len(processes(marked(60))) == 2
             (row,) = manager.swarmctl.table("service", "ls")
             assert row["Replicas"] == "2/2"
 
         wait_until(both_run)
-        before = processes("86460")
+        before = processes(marked(60))
         manager.kill()
         worker.wait_says("trying again")
         said = worker.log.count("level=warn")
-        assert processes("86460") == before
+        assert processes(marked(60)) == before
 
         manager.start()
         manager.wait_ready()
         wait_status(manager, "w1", "READY")
         wait_until(both_run)
 
-        assert processes("86460") == before
+        assert processes(marked(60)) == before
         assert worker.log.count("level=warn") <= said + 2
         assert "Traceback" not in worker.log
         manager.swarmctl("service", "remove", "web")
@@ -68,7 +68,7 @@ def test_a_worker_comes_back_by_itself_when_its_manager_was_away(manager: Swarmd
 
 
 def nothing_runs() -> None:
-    assert not processes("86460")
+    assert not processes(marked(60))
 
 
 def test_a_worker_that_was_removed_says_so_once_and_does_not_storm_the_manager(manager: Swarmd, folder: Path) -> None:

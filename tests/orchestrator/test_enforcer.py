@@ -61,6 +61,13 @@ def test_what_no_longer_fits_into_memory_or_cpus_goes_and_what_fits_beside_it_st
     assert unfit(node_with(), *tasks) == ["b", "c"]
 
 
+def test_what_waits_for_room_on_its_node_is_not_there_yet() -> None:
+    waiting = task("b", 3 * GIB, 3)
+    waiting.status.state = TaskState.PENDING
+
+    assert unfit(node_with(), task("a", 3 * GIB, 3), waiting) == []
+
+
 def test_a_generic_resource_that_is_gone_ends_the_scan() -> None:
     node = node_with()
     tasks = [task("a"), task("b", 99 * GIB)]

@@ -104,6 +104,21 @@ async def test_a_failed_task_is_tried_again_in_its_slot(swarm: Swarm) -> None:
     assert len(swarm.tasks("job")) == 4
 
 
+async def test_a_task_that_is_removed_after_a_failure_gets_a_successor(swarm: Swarm) -> None:
+    swarm.fleet.fails = lambda task: task.slot == 1
+    swarm.fleet.completes = lambda task: False
+    await swarm.create_service(job(3, 3))
+    await swarm.settle()
+    swarm.fleet.fails = lambda task: False
+    (again,) = [task for task in swarm.tasks("job") if task.slot == 1 and task.desired_state <= TaskState.COMPLETE]
+
+    await swarm.store.update(lambda tx: tx.task.delete(again.id))
+    swarm.fleet.completes = lambda task: True
+    await swarm.advance(4)
+
+    assert sorted(task.slot for task in completed(swarm)) == [0, 1, 2]
+
+
 async def test_a_slot_that_is_given_up_is_not_begun_again(swarm: Swarm) -> None:
     swarm.fleet.fails = lambda task: task.slot == 1
     await swarm.create_service(job(3, 3, max_attempts=2))

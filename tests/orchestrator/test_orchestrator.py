@@ -15,6 +15,7 @@ from swarmcore.api.types_pb2 import TaskState, UpdateConfig
 from swarmcore.errors import ResourceExhaustedError
 from swarmcore.orchestrator import components
 from swarmcore.plugin.plugin_set import PluginSet
+from swarmcore.plugin.restart import Restart, RestartDecision, RestartRecord
 from swarmcore.store.changes import Resync
 from swarmcore.store.store import LeaderStore
 from swarmcore.store.transaction import Transaction
@@ -131,6 +132,50 @@ async def test_a_history_of_one_is_kept_to_when_the_new_task_starts_first(swarm:
     await swarm.advance(10)
 
     assert [task.spec.container.image for task in swarm.tasks("web")] == ["redis:2"] * 2
+
+
+async def test_what_is_left_on_a_node_that_is_gone_is_given_up(swarm: Swarm) -> None:
+    await swarm.create_service(web(3))
+    await swarm.settle()
+    # A manager that is killed between the node's transaction and the one of its last tasks.
+    await swarm.stop()
+    await swarm.store.update(lambda tx: tx.node.delete("n1"))
+    swarm.start()
+
+    await swarm.advance(10)
+    await swarm.remove_service("web")
+    await swarm.advance(5)
+
+    assert swarm.tasks("web") == []
+
+
+class Patient:
+    """Restarts after a minute, whatever the spec says."""
+
+    name = "default"
+
+    def decide(
+        self, *, task: Task, service: Service | None, history: Sequence[RestartRecord], now: float
+    ) -> RestartDecision:
+        return Restart(60.0)
+
+
+async def test_the_delay_that_a_policy_gave_outlives_a_leader() -> None:
+    patient = PluginSet(restart_policies=MappingProxyType({"default": Patient()}))
+    async with running_swarm(lambda clock: components(plugins=lambda: patient, clock=clock)) as swarm:
+        await swarm.create_service(web(1))
+        await swarm.settle()
+        (first,) = swarm.running("web")
+        swarm.fleet.fails = lambda task: task.id == first.id
+        await swarm.advance(1)
+
+        await swarm.stop()
+        swarm.start()
+
+        await swarm.advance(50)
+        assert not swarm.running("web")
+        await swarm.advance(12)
+        assert len(swarm.running("web")) == 1
 
 
 async def test_tasks_without_a_service_are_nobodys(swarm: Swarm) -> None:

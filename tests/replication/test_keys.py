@@ -13,6 +13,7 @@ import pytest
 from swarmcore.errors import ConfigurationError, DamagedStateError
 from swarmcore.replication.durable import replace_file
 from swarmcore.replication.keys import KeyRing
+from swarmcore.replication.state_folder import read_identity_key
 
 SALT = bytes(32)
 
@@ -118,3 +119,19 @@ def test_a_lock_and_a_rotation_at_once_lose_no_key(tmp_path: Path, monkeypatch: 
 
     reopened = KeyRing.open(path, b"key")
     assert (reopened.current, reopened.is_locked) == (2, True)
+
+
+def test_the_key_of_the_identity_outlives_every_rotation_and_is_locked_with_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    ring = KeyRing.create(path)
+    before = ring.identity_key
+    ring.rotate()
+    ring.retain({2})
+    ring.lock(b"key")
+
+    assert read_identity_key(tmp_path, b"key") == before
+    with pytest.raises(ConfigurationError, match="node is locked"):
+        read_identity_key(tmp_path, None)
+    path.unlink()
+    with pytest.raises(DamagedStateError, match="the file is missing"):
+        read_identity_key(tmp_path, b"key")

@@ -13,10 +13,10 @@ import grpc
 import pytest
 
 from conftest import require
-from swarmcore.api.control_pb2 import CreateServiceRequest
+from swarmcore.api.control_pb2 import CreateConfigRequest, CreateServiceRequest
 from swarmcore.api.control_pb2_grpc import ControlStub
-from swarmcore.api.specs_pb2 import ServiceSpec
-from swarmcore.api.types_pb2 import FileTarget, Mount, PortConfig
+from swarmcore.api.specs_pb2 import ConfigSpec, ServiceSpec
+from swarmcore.api.types_pb2 import Annotations, Driver, FileTarget, Mount, PortConfig
 from swarmcore.testing import engines
 from swarmcore.testing.cluster import wait_until
 from swarmcore.testing.three_hosts import Container, Swarm, engine, three_hosts
@@ -24,6 +24,7 @@ from swarmcore.testing.three_hosts import Container, Swarm, engine, three_hosts
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("like a stock engine")]
 
 IMAGE = "redis:3.0.5"
+FILES = ("/run/secrets/password", "/etc/settings", "/etc/rendered")
 OWN_TO_EACH = {
     # Ids, addresses and times of the one container.
     *("Id", "Created", "Name", "HostnamePath", "HostsPath", "LogPath", "ResolvConfPath", "Image", "State"),
@@ -46,7 +47,11 @@ def swarm() -> Iterator[Swarm]:
         yield made
 
 
-def everything(secret_id: str, config_id: str) -> ServiceSpec:
+RENDERED = b'{{.Service.Name}} {{.Task.Slot}} {{secret "password"}} {{config "/etc/settings"}} {{env "A"}}\n'
+"""Not the node's host name, of which engine 20.10 knows nothing in files, though it does in containers."""
+
+
+def everything(secret_id: str, config_id: str, rendered_id: str) -> ServiceSpec:
     """A spec with every field that an engine of this age can honour."""
     spec = ServiceSpec()
     spec.annotations.name = "all"
@@ -75,6 +80,8 @@ def everything(secret_id: str, config_id: str) -> ServiceSpec:
     secret.file.CopyFrom(FileTarget(name="password", uid="65534", gid="100", mode=0o440))
     config = container.configs.add(config_id=config_id, config_name="settings")
     config.file.CopyFrom(FileTarget(name="/etc/settings", uid="0", gid="65534", mode=0o644))
+    rendered = container.configs.add(config_id=rendered_id, config_name="rendered")
+    rendered.file.CopyFrom(FileTarget(name="/etc/rendered", uid="65534", gid="0", mode=0o444))
     container.hosts.append("1.2.3.4 backend")
     container.dns_config.nameservers.append("9.9.9.9")
     container.dns_config.search.append("example.org")
@@ -101,8 +108,11 @@ def everything(secret_id: str, config_id: str) -> ServiceSpec:
 def running(swarm: Swarm) -> dict[str, Container]:
     secret = swarm.ctl("secret", "create", "password", stdin=b"correct horse").strip()
     config = swarm.ctl("config", "create", "settings", stdin=b"maxmemory 1gb").strip()
+    template = ConfigSpec(annotations=Annotations(name="rendered"), data=RENDERED, templating=Driver(name="golang"))
     with grpc.insecure_channel(f"unix:{swarm.manager.socket}") as channel:
-        ControlStub(channel).CreateService(CreateServiceRequest(spec=everything(secret, config)))
+        control = ControlStub(channel)
+        rendered = control.CreateConfig(CreateConfigRequest(spec=template)).config.id
+        control.CreateService(CreateServiceRequest(spec=everything(secret, config, rendered)))
     return swarm.wait_global("all")
 
 
@@ -118,9 +128,7 @@ def comparable(swarm: Swarm, container: Container) -> dict[str, Any]:
     host = found["HostConfig"]
     for key in OWN_TO_EACH_HOST_CONFIG:
         host.pop(key)
-    host["Mounts"] = [
-        mount for mount in host["Mounts"] if mount["Target"] not in ("/run/secrets/password", "/etc/settings")
-    ]
+    host["Mounts"] = [mount for mount in host["Mounts"] if mount["Target"] not in FILES]
     text = json.dumps(found, sort_keys=True)
     node = swarm.nodes()[container.host]["ID"]
     for own, word in ((container.task, "TASK"), (node, "NODE"), (container.host, "HOST")):
@@ -139,8 +147,7 @@ def test_the_engine_was_asked_for_the_same_container(swarm: Swarm, running: dict
 def test_the_container_looks_the_same_from_inside(swarm: Swarm, running: dict[str, Container]) -> None:
     script = (
         "hostname; env | grep -v ^HOSTNAME= | sort; id; grep -v ^172 /etc/hosts | sort; cat /etc/resolv.conf; "
-        "ls -ln /etc/settings /run/secrets/password | cut -c1-45; "
-        "cat /etc/settings /run/secrets/password; touch /t/x && ls -ld /t | cut -c1-10"
+        f"ls -ln {' '.join(FILES)} | cut -c1-45; cat {' '.join(FILES)}; touch /t/x && ls -ld /t | cut -c1-10"
     )
     seen = {}
     for host in swarm.hosts:
@@ -148,7 +155,7 @@ def test_the_container_looks_the_same_from_inside(swarm: Swarm, running: dict[st
         node = swarm.nodes()[host.hostname]["ID"]
         seen[host.hostname] = told.replace(node, "NODE").replace(host.hostname, "HOST")
 
-    assert "correct horse" in seen["docker3"]
+    assert "all NODE correct horse maxmemory 1gb 1\n" in seen["docker3"]
     assert seen["docker1"] == seen["docker2"] == seen["docker3"]
 
 

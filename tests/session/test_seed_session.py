@@ -71,9 +71,9 @@ def test_the_session(swarm: Swarm) -> None:
     second = swarm.wait_running("redis", "redis:3.0.6", 6)
     assert_replaced_at_once(swarm, first, second)
 
-    ctl("service", "update", "redis", "--image", "redis:3.0.7", "--update-parallelism", "3", "--update-delay", "3s")
+    ctl("service", "update", "redis", "--image", "redis:3.0.7", "--update-parallelism", "3", "--update-delay", "4s")
     third = swarm.wait_running("redis", "redis:3.0.7", 6)
-    assert_replaced_in_threes(swarm, second, third, delay=3.0)
+    assert_replaced_in_threes(swarm, second, third, delay=4.0)
 
     ctl("node", "drain", "docker1")
     drained = swarm.wait_running("redis", "redis:3.0.7", 6, hosts={"docker2", "docker3"})
@@ -136,10 +136,16 @@ def assert_replaced_in_threes(swarm: Swarm, before: list[Container], after: list
     assert starts[2] - starts[0] < delay
     assert starts[3] - starts[0] >= delay
     assert starts[5] - starts[3] < delay
-    ended = {each.id: each for each in swarm.containers("redis", every=True)}
-    ends = [(ended[old.id].finished, -1) for old in before]
-    at_work = itertools.accumulate((step for _, step in sorted([*ends, *((each, 1) for each in starts)])), initial=6)
-    assert min(at_work) >= 3
+    assert least_at_work(swarm, "redis", since=max(each.started for each in before)) >= 3
+
+
+def least_at_work(swarm: Swarm, service: str, *, since: float) -> int:
+    """How many containers of the service ran at the worst moment since then, by the engines' times."""
+    every = swarm.containers(service, every=True)
+    steps = [(each.started, 1) for each in every]
+    steps += [(each.finished, -1) for each in every if not each.is_running]
+    at_first = sum(step for moment, step in steps if moment <= since)
+    return min(itertools.accumulate((step for moment, step in sorted(steps) if moment > since), initial=at_first))
 
 
 def test_killing_swarmd_on_both_hosts_touches_no_container(swarm: Swarm) -> None:
@@ -165,14 +171,13 @@ def test_killing_swarmd_on_both_hosts_touches_no_container(swarm: Swarm) -> None
 
 
 def test_an_update_goes_on_after_both_were_killed_in_the_middle_of_it(swarm: Swarm) -> None:
-    flags = ("--update-parallelism", "2", "--update-delay", "2s")
+    flags = ("--update-parallelism", "2", "--update-delay", "2s", "--update-monitor", "1s")
     swarm.ctl("service", "create", "--name", "moving", "--image", "redis:3.0.5", "--replicas", "6", *flags)
-    swarm.wait_running("moving", "redis:3.0.5", 6, hosts={"docker1", "docker2", "docker3"})
+    before = swarm.wait_running("moving", "redis:3.0.5", 6, hosts={"docker1", "docker2", "docker3"})
     swarm.ctl("service", "update", "moving", "--image", "redis:3.0.6")
 
     def begun() -> None:
-        images = {each.image for each in swarm.containers("moving")}
-        assert images == {"redis:3.0.5", "redis:3.0.6"}
+        assert [each.image for each in swarm.containers("moving")].count("redis:3.0.6") == 2
 
     wait_until(begun)
     swarm.manager.kill()
@@ -189,7 +194,8 @@ def test_an_update_goes_on_after_both_were_killed_in_the_middle_of_it(swarm: Swa
         elif each.is_running:
             assert left[each.id].started == each.started and left[each.id].restarts == 0
     starts = sorted(each.started for each in after)
-    assert starts[2] - starts[0] >= 2 and starts[4] - starts[2] >= 2
+    assert starts[4] - starts[2] >= 2
+    assert least_at_work(swarm, "moving", since=max(each.started for each in before)) >= 4
 
     def completed() -> None:
         assert re.search(r"State\s*: COMPLETED", swarm.ctl("service", "inspect", "moving"))

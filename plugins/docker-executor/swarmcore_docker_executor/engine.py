@@ -6,7 +6,6 @@ requests are dictionaries as the engine's API documents them.
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -14,14 +13,17 @@ from typing import Any, TypeVar
 import docker.errors
 import requests
 from docker.api.client import APIClient
-from docker.transport import UnixHTTPAdapter
 
 from swarmcore.errors import ConfigurationError
 from swarmcore.plugin.executor import ExecutorError, TemporaryError
+from swarmcore_docker_executor.sockets import new_client
 from swarmcore_docker_executor.threads import Threads
 
 T = TypeVar("T")
 
+LOWEST_API = "1.24"
+"""For the first question, which no version counts for."""
+CONNECT_SECONDS = 10
 CALL_SECONDS = 60
 THREADS = 8
 
@@ -50,10 +52,9 @@ class Engine:
         """Ask the engine for its API version; raises ConfigurationError where it does not answer."""
 
         def version() -> str:
-            _probe(address)
-            client = APIClient(base_url=address, version="auto", timeout=10)
+            client = new_client(address, LOWEST_API, CONNECT_SECONDS)
             try:
-                return str(client.api_version)
+                return str(client.version(api_version=False)["ApiVersion"])
             finally:
                 client.close()
 
@@ -70,12 +71,9 @@ class Engine:
         major, minor = self.api_version.split(".")[:2]
         return int(major), int(minor)
 
-    def client(self, timeout: int | None = CALL_SECONDS) -> APIClient:
+    def client(self, timeout: float | None = CALL_SECONDS) -> APIClient:
         """A client of the caller's own, for a stream that lasts; close it."""
-        client = APIClient(base_url=self.address, version=self.api_version, timeout=timeout)  # type: ignore[arg-type]
-        if self.address.startswith("unix://"):
-            client.mount("http+docker://", _OneConnection(self.address.removeprefix("unix://"), timeout))
-        return client
+        return new_client(self.address, self.api_version, timeout)
 
     async def call(
         self,
@@ -120,24 +118,6 @@ class Engine:
         self._threads.close()
         for client in self._open:
             client.close()
-
-
-class _OneConnection(UnixHTTPAdapter):
-    """Keeps one connection for all paths of one thread: the package's own keeps one for each path, up to 25."""
-
-    def __init__(self, path: str, timeout: int | None) -> None:
-        super().__init__(path, timeout=timeout, pool_connections=1, max_pool_size=1)  # type: ignore[arg-type]
-
-    def get_connection(self, url: str | bytes, proxies: Any = None) -> Any:
-        return super().get_connection("http+docker://localhost", proxies)
-
-
-def _probe(address: str) -> None:
-    """Raise OSError where nothing listens: the `docker` package loses the socket of a connection that fails."""
-    if address.startswith("unix://"):
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(10)
-            probe.connect(address.removeprefix("unix://"))
 
 
 def _body(response: requests.Response) -> Any:

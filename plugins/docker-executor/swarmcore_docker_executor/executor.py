@@ -48,6 +48,9 @@ class DockerExecutor(Executor):
 
     async def controller(self, task: Task, dependencies: Dependencies) -> Controller:
         spec.refuse_unsupported(task, self._engine.api)
+        if self._node is not None:
+            # A field that no template can name is refused before anything is made or fetched.
+            spec.expanded(task, self._node)
         return self._controller(task, dependencies)
 
     async def recover(self, task: Task, handle: bytes | None, dependencies: Dependencies) -> Controller | None:

@@ -36,6 +36,8 @@ class _Pull:
     began: float
     heard: asyncio.Event = field(default_factory=asyncio.Event)
     """Set at the registry's first word, or at the end."""
+    is_told: bool = False
+    """Whether its silence was logged."""
     task: asyncio.Task[None] | None = None
 
 
@@ -66,7 +68,9 @@ class Images:
                 async with asyncio.timeout_at(pull.began + SILENCE_SECONDS):
                     await pull.heard.wait()
             except TimeoutError:
-                log.info("the registry of image %r does not answer: tasks start with the one that is here", image)
+                if not pull.is_told:
+                    pull.is_told = True
+                    log.info("the registry of image %r does not answer: tasks start with the one that is here", image)
                 return
         try:
             await asyncio.shield(pull.task)

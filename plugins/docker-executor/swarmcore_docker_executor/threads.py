@@ -42,7 +42,7 @@ class Threads:
         return await done
 
     def close(self) -> None:
-        """Take no more work; each thread ends after what it does now."""
+        """Take no more work; each thread ends after what it does now, and calls that still wait are cancelled."""
         self._is_closed = True
         for _ in range(self._count):
             self._jobs.put(None)
@@ -50,22 +50,28 @@ class Threads:
     def _serve(self) -> None:
         while (job := self._jobs.get()) is not None:
             loop, done, work = job
-            if not done.cancelled() and not self._is_closed:
-                self._finish(loop, done, work)
+            if self._is_closed:
+                _call(loop, done.cancel)
+            elif not done.cancelled():
+                _finish(loop, done, work)
             self._idle.release()
 
-    @staticmethod
-    def _finish(loop: asyncio.AbstractEventLoop, done: asyncio.Future[Any], work: Callable[[], Any]) -> None:
-        """Run one job and tell its loop."""
-        setter: Callable[[Any], None]
-        try:
-            outcome, setter = work(), done.set_result
-        except Exception as error:  # noqa: BLE001 - raised again where it is awaited
-            outcome, setter = error, done.set_exception
 
-        def tell() -> None:
-            if not done.done():
-                setter(outcome)
+def _finish(loop: asyncio.AbstractEventLoop, done: asyncio.Future[Any], work: Callable[[], Any]) -> None:
+    """Run one job and tell its loop."""
+    setter: Callable[[Any], None]
+    try:
+        outcome, setter = work(), done.set_result
+    except Exception as error:  # noqa: BLE001 - raised again where it is awaited
+        outcome, setter = error, done.set_exception
 
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(tell)
+    def tell() -> None:
+        if not done.done():
+            setter(outcome)
+
+    _call(loop, tell)
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        loop.call_soon_threadsafe(function)

@@ -11,12 +11,13 @@ import pytest
 from swarmcore_docker_executor.controller import DockerController
 from swarmcore_docker_executor.engine import Engine
 from swarmcore_docker_executor.events import Events
+from swarmcore_docker_executor.executor import DockerExecutor
 from swarmcore_docker_executor.files import MemoryFolder
 from swarmcore_docker_executor.images import Images
 from swarmcore_docker_executor.spec import LABEL_TASK_ID
 
-from swarmcore.api.objects_pb2 import Task
-from swarmcore.plugin.executor import Dependencies, ExitError, TemporaryError
+from swarmcore.api.objects_pb2 import Node, Task
+from swarmcore.plugin.executor import Dependencies, ExitError, HostInfo, TaskRejectedError, TemporaryError
 from swarmcore.testing.fake_docker import Answer, FakeDocker, fake_docker
 
 
@@ -183,3 +184,19 @@ async def test_a_container_that_ended_tells_its_code(tmp_path: Path) -> None:
 
         with pytest.raises(ExitError):
             await controller.wait()
+
+
+async def test_a_template_is_refused_by_its_field_before_anything_is_made(tmp_path: Path) -> None:
+    task = Task(id="t1", slot=1)
+    task.spec.container.image = "redis"
+    task.spec.container.env.append("HOST={{.Node.Nothing}}")
+    async with fake_docker(OneContainer().answer) as docker:
+        engine = Engine(docker.address, "1.41")
+        executor = DockerExecutor(engine, Events(engine), HostInfo(state_dir=str(tmp_path)))
+        await executor.configure(Node(id="n"))
+
+        with pytest.raises(TaskRejectedError, match=r"env\[0\].*Node\.Nothing"):
+            await executor.controller(task, Dependencies())
+
+        await executor.aclose()
+        assert not any("/containers" in each for each in docker.asked)

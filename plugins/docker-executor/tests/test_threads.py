@@ -64,6 +64,21 @@ async def test_work_that_was_cancelled_before_its_turn_is_not_done() -> None:
     assert done == ["third"]
 
 
+async def test_a_call_that_waits_for_its_turn_is_cancelled_when_the_threads_are_closed() -> None:
+    threads = Threads(1, "t")
+    free = threading.Event()
+    first = asyncio.ensure_future(threads.run(lambda: free.wait(5)))
+    second = asyncio.ensure_future(threads.run(lambda: None))
+    await asyncio.sleep(0)
+
+    threads.close()
+    free.set()
+    async with asyncio.timeout(5):
+        await asyncio.wait([first, second])
+
+    assert (first.result(), second.cancelled()) == (True, True)
+
+
 def test_work_that_never_ends_does_not_hold_up_the_end_of_the_process() -> None:
     ended = subprocess.run([sys.executable, "-c", HANGING], timeout=20, check=False)
 

@@ -127,6 +127,8 @@ def check_cluster(spec: ClusterSpec) -> None:
         raise InvalidArgumentError("dispatcher.heartbeat_period must be between 100ms and 1h, or 0 for the default")
     if spec.annotations.name != CLUSTER_NAME:
         raise InvalidArgumentError("modification of cluster name is not allowed: annotations.name must stay 'default'")
+    if spec.task_defaults.log_driver.name:
+        check_free_name(spec.task_defaults.log_driver.name, "task_defaults.log_driver.name")
     for external in spec.ca_config.external_cas:
         if not external.url:
             raise InvalidArgumentError("ca_config.external_cas.url is empty")

@@ -16,6 +16,7 @@ from swarmcore.api.types_pb2 import (
 )
 from swarmcore.controlapi.validate.bounds import brief, duration_nanoseconds
 from swarmcore.controlapi.validate.image import is_image_reference
+from swarmcore.controlapi.validate.names import check_free_name
 from swarmcore.controlapi.validate.templates import check_templates
 from swarmcore.errors import InvalidArgumentError, UnimplementedError
 from swarmcore.plugin import constraints
@@ -26,6 +27,8 @@ MIN_HEALTH_NANOSECONDS = 1_000_000
 
 MIN_KIND_CHARACTERS = 3
 MAX_KIND_CHARACTERS = 64
+MAX_PATH_CHARACTERS = 4096
+"""As Linux has it."""
 MAX_OOM_SCORE = 1000
 MAX_SWAPPINESS = 100
 
@@ -50,6 +53,8 @@ def check_task_spec(spec: TaskSpec, service: Annotations) -> None:
     for position, preference in enumerate(spec.placement.preferences):
         if preference.WhichOneof("Preference") is None:
             raise InvalidArgumentError(f"task.placement.preferences[{position}] is empty: give it a spread")
+    if spec.log_driver.name:
+        check_free_name(spec.log_driver.name, "task.log_driver.name")
     container = spec.container
     _check_secrets(container.secrets)
     _check_configs(container)
@@ -132,6 +137,12 @@ def check_container(spec: ContainerSpec, service: Annotations) -> None:
         raise InvalidArgumentError(
             f"ContainerSpec: {brief(spec.image)!r} is not a valid repository/tag: task.container.image"
         )
+    for field, value in (("user", spec.user), ("dir", spec.dir)):
+        if len(value) > MAX_PATH_CHARACTERS:
+            raise InvalidArgumentError(
+                f"ContainerSpec: task.container.{field} has {len(value)} characters, "
+                f"and at most {MAX_PATH_CHARACTERS} are taken"
+            )
     _check_mounts(spec, targets)
     if spec.HasField("healthcheck"):
         check_health(spec.healthcheck)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from swarmcore.testing.simulation.member import Member
 
 KEYS = ("x", "y")
-_PAUSE_SECONDS = 0.15
+_PAUSE_SECONDS = 0.1
 _PADDING = b" " * 60
 
 
@@ -158,16 +158,17 @@ def _append(tx: Transaction, key: str, value: int) -> tuple[int, ...]:
 
 
 def _fence(tx: Transaction, id: str, term: int) -> None:
-    old = tx.config.get(id)
-    new = Config(id=id)
-    if old is not None:
-        new.CopyFrom(old)
-    new.spec.annotations.name = id
-    new.spec.data = FENCE + b"%d;" % term
-    if old is None:
+    if tx.config.get(id) is not None:
+        # Sometimes gone, so that a state which kept what another one deleted is found.
+        tx.config.delete(id)
+        id += "'"
+    if tx.config.get(id) is None:
+        new = Config(id=id)
+        new.spec.annotations.name = id
+        new.spec.data = FENCE + b"%d;" % term
         tx.config.create(new)
     else:
-        tx.config.update(new)
+        tx.config.delete(id)
 
 
 def final_lists(store: Store) -> dict[str, tuple[int, ...]]:

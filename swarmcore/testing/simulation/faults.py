@@ -15,7 +15,7 @@ from swarmcore.testing.simulation.member import Member, make_folder
 if TYPE_CHECKING:
     from swarmcore.testing.simulation.group import Group
 
-_PAUSE_SECONDS = 0.6
+_PAUSE_SECONDS = 0.3
 _MAX_MEMBERS = 6
 
 
@@ -25,16 +25,32 @@ class Faults:
     def __init__(self, group: Group) -> None:
         self._group = group
         self._chance = group.split_chance()
-        kinds: list[Callable[[], None]] = [
-            self.kill, self.power_loss, self.power_loss_of_all, self.power_cut_in_a_write, self.failed_sync,
-            self.full_disk, self.slow_disk, self.cut_off_one, self.cut_off_a_minority, self.cut_off_the_leader,
-            self.split, self.ring, self.one_way, self.lose, self.delay, self.double, self.pause, self.jump, self.drift,
-            self.transfer, self.campaign, self.add_member, self.remove_member, self.lose_the_disk, self.swap_the_disk,
-            self.rotate_keys, self.kill_the_leader,
-        ]  # fmt: skip
+        elections = [self.kill_the_leader, self.campaign, self.transfer, self.cut_off_the_leader, self.drift]
+        machines = [
+            self.kill,
+            self.power_loss,
+            self.power_loss_of_all,
+            self.power_cut_in_a_write,
+            self.pause,
+            self.jump,
+        ]
+        disks = [self.failed_sync, self.full_disk, self.slow_disk, self.rotate_keys]
+        lost_disks = [self.lose_the_disk, self.swap_the_disk]
+        partitions = [self.cut_off_one, self.cut_off_a_minority, self.split, self.ring, self.one_way]
+        network = [self.lose, self.delay, self.double]
+        membership = [self.add_member, self.remove_member]
+        themes = (elections, machines, disks, lost_disks, partitions, network, membership)
         # A few kinds at a time meet deeper than all of them at once.
-        count = self._chance.choice((2, 4, 7, len(kinds)))
-        self.kinds = self._chance.sample(kinds, count)
+        match self._chance.randrange(4):
+            case 0:
+                self.kinds = [kind for theme in themes for kind in theme]
+            case 1:
+                self.kinds = [kind for theme in self._chance.sample(themes, 2) for kind in theme]
+            case 2:
+                self.kinds = [kind for theme in self._chance.sample(themes, 3) for kind in theme]
+            case _:
+                self.kinds = self._chance.sample([kind for theme in themes for kind in theme], 4)
+        self._pause_seconds = _PAUSE_SECONDS * self._chance.choice((0.3, 1.0, 3.0))
         if self.lose_the_disk in self.kinds or self.swap_the_disk in self.kinds:
             # Whoever else is taken out at the same time could be the one that is needed.
             self.kinds = [kind for kind in self.kinds if kind != self.remove_member]
@@ -43,7 +59,7 @@ class Faults:
     async def run(self) -> None:
         """Let things go wrong, until cancelled."""
         while True:
-            await asyncio.sleep(_PAUSE_SECONDS * self._chance.random() * 2)
+            await asyncio.sleep(self._pause_seconds * self._chance.random() * 2)
             self._chance.choice(self.kinds)()
 
     def undo(self) -> None:

@@ -25,6 +25,7 @@ from swarmcore.testing.simulation.network import Network
 DISTURBED_SECONDS = 6.0
 CALM_SECONDS = 30.0
 """In peace, a group must be whole again within this."""
+_MAX_MESSAGES = 40_000
 _SIZES = (3, 3, 3, 3, 3, 5, 5, 5, 4, 2, 1)
 
 
@@ -43,6 +44,7 @@ class Group:
         self._violation: asyncio.Future[None] = self._loop.create_future()
         self.invariants = Invariants(self.broken)
         self.elections = 0
+        self.messages = 0
         self.looks: list[tuple[str, tuple[int, ...]]] = []
         self.election_tick = self.chance.choice((3, 5, 10))
         self.limits = small_limits(self.chance)
@@ -58,6 +60,12 @@ class Group:
     def split_chance(self) -> Random:
         """A source of chance of one's own, so that one part drawing more does not change another."""
         return Random(self.chance.getrandbits(64))
+
+    def sent(self) -> None:
+        """One more message: a run that never comes to rest is one that something is wrong with."""
+        self.messages += 1
+        if self.messages > _MAX_MESSAGES:
+            self.broken(f"{_MAX_MESSAGES} messages, and no end of them")
 
     def note(self, text: str, *values: object) -> None:
         if self.is_traced:

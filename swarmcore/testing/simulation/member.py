@@ -253,6 +253,7 @@ class Member:
                     invariants.leads(raft)
 
     def _send(self, message: Message) -> None:
+        self.group.sent()
         self.group.invariants.sends(message)
         self.group.note("%s -> %s", self, message)
         if isinstance(message, InstallSnapshot):
@@ -322,7 +323,7 @@ def make_folder(files: Files, node_id: str, raft_id: int, membership: Membership
 
 def checked_or_joining(folder: Any, contents: LogContents, snapshot: SnapshotMeta) -> tuple[HardState, RaftLog]:
     """In the place of the check of a log against its snapshot: a member that has just joined has neither."""
-    if not contents.entries and not snapshot.index and contents.hard_state == HardState(0, NO_ONE, 0):
+    if not contents.entries and not snapshot.index and contents.hard_state and not contents.hard_state.commit:
         return contents.hard_state, RaftLog(0, 0)
     return _checked(folder, contents, snapshot)
 

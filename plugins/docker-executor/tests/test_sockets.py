@@ -1,0 +1,49 @@
+"""Descriptors: an engine that is away costs none, and one that is there one for each thread."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from pathlib import Path
+
+import pytest
+from swarmcore_docker_executor.engine import THREADS, Engine
+
+from swarmcore.plugin.executor import TemporaryError
+from swarmcore.testing.fake_docker import Answer, fake_docker
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def test_an_engine_that_is_away_costs_no_descriptors(tmp_path: Path) -> None:
+    engine = Engine(f"unix://{tmp_path}/nosuch.sock", "1.41")
+    before = descriptors()
+    gc.disable()
+    try:
+        for _ in range(20):
+            with pytest.raises(TemporaryError, match="no answer from the Docker engine"):
+                await engine.call("GET", "/info")
+        after = descriptors()
+    finally:
+        gc.enable()
+        await engine.aclose()
+
+    assert after == before
+
+
+async def test_each_thread_keeps_one_connection_whatever_it_asked_for() -> None:
+    async def answer(method: str, path: str) -> Answer:
+        return 200, {}
+
+    async with fake_docker(answer) as docker:
+        engine = Engine(docker.address, "1.41")
+        before = descriptors()
+        await asyncio.gather(*(engine.call("GET", f"/containers/{number}/json") for number in range(100)))
+        # Both ends are in this process.
+        opened = descriptors() - before
+        await engine.aclose()
+
+    assert opened <= 2 * THREADS

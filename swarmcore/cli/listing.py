@@ -1,0 +1,34 @@
+"""What every `ls` prints: a table, ids alone, or JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+import click
+
+from swarmcore.cli.text import table, uses_colour
+
+
+class Listed(Protocol):
+    """An object of the control API."""
+
+    @property
+    def id(self) -> str: ...
+
+
+T = TypeVar("T", bound=Listed)
+
+
+def show_list(
+    objects: Sequence[T], headers: tuple[str, ...], row: Callable[[T], tuple[str, ...]], *, quiet: bool, output: str
+) -> None:
+    """`quiet` and `output` are the flags of those names."""
+    if quiet:
+        click.echo("".join(f"{each.id}\n" for each in objects), nl=False)
+    elif output == "json":
+        from swarmcore.cli.jsonview import to_json
+
+        click.echo(to_json(objects))
+    else:
+        click.echo(table(headers, map(row, objects), colour=uses_colour()))
