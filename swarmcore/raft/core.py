@@ -117,6 +117,21 @@ class Core(ABC):
         return next(membership for at, membership in reversed(self._memberships) if at <= index)
 
     @property
+    def may_campaign(self) -> bool:
+        """Whether this member can stand for election.
+
+        Also one whose removal is in the log and not certain: nobody else may have an entry that it has, and then the
+        group can't do without it until they do (thesis §4.2.2). Its own vote counts for nothing.
+        """
+        if self.membership.is_voter(self.id):
+            return True
+        return self.membership_index > self.commit and self.membership_at(self.commit).is_voter(self.id)
+
+    def was_removed(self, id: int) -> bool:
+        """Whether a member was taken out for certain. Until then a leader that takes itself out is heard."""
+        return self.membership.was_removed(id) and self.membership_at(self.commit).was_removed(id)
+
+    @property
     def is_alone(self) -> bool:
         """Whether this member decides everything by itself."""
         return self.membership.voters == (self.id,)

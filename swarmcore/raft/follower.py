@@ -32,7 +32,7 @@ class Follower(RoleState):
     def tick(self) -> None:
         core = self._core
         core.silence += 1
-        if core.silence >= core.timeout and core.membership.is_voter(core.id):
+        if core.silence >= core.timeout and core.may_campaign:
             core.campaign(is_pre=True)
 
     def receive(self, message: Message) -> None:

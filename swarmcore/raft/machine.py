@@ -124,7 +124,7 @@ class Raft(Core):
     # Messages
 
     def _receive(self, message: Message) -> None:
-        if message.to != self.id or self.membership.was_removed(message.sender):
+        if message.to != self.id or self.was_removed(message.sender):
             return
         if message.term > self.term and not self._follow_term(message):
             return
@@ -206,7 +206,7 @@ class Raft(Core):
             self._become(Follower(self))
 
     def campaign(self, *, is_pre: bool, is_transfer: bool = False) -> None:
-        if not self.membership.is_voter(self.id):
+        if not self.may_campaign:
             return
         self.leader = NO_ONE
         if not is_pre:

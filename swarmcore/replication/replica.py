@@ -575,8 +575,12 @@ class Replica:
             self._bytes_at_snapshot = bytes_before
             keep_from = max(1, index - self._limits.keep_entries + 1)
             self._step(SnapshotTaken(snapshot, keep_from))
-            await self._snapshot_disk.submit(lambda: remove_before(self._folder, index))
-            await self._log_disk.submit(lambda: self._log_file.compact(keep_from))
+            try:
+                await self._snapshot_disk.submit(lambda: remove_before(self._folder, index))
+                await self._log_disk.submit(lambda: self._log_file.compact(keep_from))
+            except OSError as error:
+                what = f"can't remove what a snapshot replaced from {str(self._folder)!r}"
+                raise DiskFailedError(f"{what}: {error.strerror}") from error
             try:
                 await self._log_disk.submit(lambda: self._keys.retain(self._log_file.keys_in_use | {key}))
             except OSError as error:

@@ -140,6 +140,31 @@ def test_a_leader_that_is_removed_leads_until_that_is_certain() -> None:
     assert set(group[2].membership.members) == {2, 3}
 
 
+def test_the_last_word_of_a_leader_that_takes_itself_out_is_heard() -> None:
+    group = grown(3)
+    group.step(1, MembershipProposed(Remove(1)))
+
+    group.settle()
+
+    assert group[2].commit == group[2].membership_index == group[3].commit
+
+
+def test_a_leader_whose_removal_was_cut_short_is_needed_until_another_has_its_entries() -> None:
+    group = Group(1, 2)
+    group.elect(1)
+    group.isolate(1)
+    group.propose(1, "a")
+    group.change(1, Remove(1))
+    group.restart(1)
+    group.heal()
+
+    group.tick(times=60)
+
+    assert group.leader == 2
+    assert set(group[2].membership.members) == {2}
+    assert group.data(2) == ["a"]
+
+
 def test_a_removed_member_disturbs_nobody() -> None:
     group = grown(3)
     group.change(1, Remove(3))

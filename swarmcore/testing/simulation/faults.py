@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from swarmcore.raft.effects import Accept
 from swarmcore.raft.events import CampaignDemanded, MembershipProposed, TransferDemanded
 from swarmcore.raft.membership import AddLearner, MembershipChange, Promote, Remove
+from swarmcore.raft.messages import AppendReply, AppendRequest, Heartbeat, HeartbeatReply, TimeoutNow, VoteReply
 from swarmcore.testing.simulation.files import Files
 from swarmcore.testing.simulation.member import Member, make_folder
 
@@ -25,7 +26,14 @@ class Faults:
     def __init__(self, group: Group) -> None:
         self._group = group
         self._chance = group.split_chance()
-        elections = [self.kill_the_leader, self.campaign, self.transfer, self.cut_off_the_leader, self.drift]
+        elections = [
+            self.kill_the_leader,
+            self.campaign,
+            self.transfer,
+            self.cut_off_the_leader,
+            self.usurp,
+            self.drift,
+        ]
         machines = [
             self.kill,
             self.power_loss,
@@ -37,16 +45,19 @@ class Faults:
         disks = [self.failed_sync, self.full_disk, self.slow_disk, self.rotate_keys]
         lost_disks = [self.lose_the_disk, self.swap_the_disk]
         partitions = [self.cut_off_one, self.cut_off_a_minority, self.split, self.ring, self.one_way]
-        network = [self.lose, self.delay, self.double]
+        network = [self.lose, self.lose_one_kind, self.delay, self.double]
         membership = [self.add_member, self.remove_member]
         themes = (elections, machines, disks, lost_disks, partitions, network, membership)
         # A few kinds at a time meet deeper than all of them at once.
-        match self._chance.randrange(4):
+        match self._chance.randrange(5):
             case 0:
                 self.kinds = [kind for theme in themes for kind in theme]
             case 1:
-                self.kinds = [kind for theme in self._chance.sample(themes, 2) for kind in theme]
+                # Logs part when leaders change while entries are under way (paper, figure 8).
+                self.kinds = [self.usurp, self.lose_one_kind, *self._chance.choice(themes)]
             case 2:
+                self.kinds = [kind for theme in self._chance.sample(themes, 2) for kind in theme]
+            case 3:
                 self.kinds = [kind for theme in self._chance.sample(themes, 3) for kind in theme]
             case _:
                 self.kinds = self._chance.sample([kind for theme in themes for kind in theme], 4)
@@ -277,6 +288,17 @@ class Faults:
         self._group.network.loss = self._chance.choice((0.0, 0.05, 0.3))
         self._group.note("fault: the network loses %s", self._group.network.loss)
 
+    def lose_one_kind(self) -> None:
+        """Everything seems well, and yet logs part, votes miss or answers fail."""
+        kinds = self._chance.choice(((AppendRequest,), (AppendReply,), (VoteReply,), (HeartbeatReply,), (Heartbeat,)))
+        self._group.network.lost_kinds = kinds
+        self._group.note("fault: the network loses %s", kinds[0].__name__)
+
+        def end() -> None:
+            self._group.network.lost_kinds = ()
+
+        self._later(end, 1.5)
+
     def delay(self) -> None:
         self._group.network.delay_seconds = self._chance.choice((0.0, 0.05, 0.3, 2.0))
         self._group.note("fault: the network delays by %s s", self._group.network.delay_seconds)
@@ -292,6 +314,13 @@ class Faults:
         if leader is not None and other is not None and leader.replica is not None:
             self._group.note("fault: %s is to hand over to %s", leader, other)
             leader.replica.demand(TransferDemanded(other.id))
+
+    def usurp(self) -> None:
+        """A member is told to take over, by a leader that changes its mind: at any time, and whatever its log."""
+        leader, other = self._leader(), self._one()
+        if leader is not None and other is not None and other.replica is not None and leader is not other:
+            self._group.note("fault: %s is told to take over from %s", other, leader)
+            other.take(TimeoutNow(sender=leader.id, to=other.id, term=other.replica.raft.term))
 
     def campaign(self) -> None:
         member = self._one()

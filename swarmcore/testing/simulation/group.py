@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Coroutine
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -163,6 +164,8 @@ class Group:
     def _found(self) -> None:
         size = self.chance.choice(_SIZES)
         members = {id: RaftMember(id=id, node_id=f"node-{id}", address="", is_voter=True) for id in range(1, size + 1)}
+        if size > 1 and self.chance.random() < 0.2:
+            members[size] = replace(members[size], is_voter=False)
         membership = Membership(members, size)
         for id in members:
             member = self.add(id, f"node-{id}")

@@ -26,6 +26,8 @@ class Network:
         self._lost = lost
         self.cut: set[tuple[int, int]] = set()
         self.loss = 0.0
+        self.lost_kinds: tuple[type, ...] = ()
+        """Messages of these kinds are lost, but for a few."""
         self.doubling = 0.0
         self.delay_seconds = 0.0
         """Added to a share of the messages, so that later ones overtake them."""
@@ -33,7 +35,10 @@ class Network:
     def send(self, message: Message) -> None:
         chance = self._chance
         if self.is_cut(message.sender, message.to) or (self.loss and chance.random() < self.loss):
-            self._lost(message)
+            # Not now: the sender is in the middle of a step.
+            self._loop.call_soon(self._lost, message)
+            return
+        if self.lost_kinds and isinstance(message, self.lost_kinds) and chance.random() < 0.9:
             return
         self._loop.call_later(self.seconds(), self._arrive, message)
         if self.doubling and chance.random() < self.doubling:
@@ -57,6 +62,7 @@ class Network:
 
     def heal(self) -> None:
         self.cut.clear()
+        self.lost_kinds = ()
 
     def isolate(self, some: Iterable[int], others: Iterable[int]) -> None:
         """Cut every link between two sides."""
