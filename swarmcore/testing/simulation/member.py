@@ -15,18 +15,17 @@ from typing import TYPE_CHECKING, Any, cast
 from swarmcore.errors import SwarmError
 from swarmcore.raft.effects import Accept, Announce, Apply, Effect, Persist, Refuse, Restore, Role, TakeBack
 from swarmcore.raft.events import Event, MemberUnreachable, Received, SnapshotSent, SnapshotTaken
-from swarmcore.raft.log import RaftLog
 from swarmcore.raft.machine import Raft
 from swarmcore.raft.membership import Membership
 from swarmcore.raft.messages import InstallSnapshot, Message
-from swarmcore.raft.types import NO_ONE, Entry, EntryKind, HardState, SnapshotMeta
+from swarmcore.raft.types import NO_ONE, Entry, EntryKind, HardState
 from swarmcore.replication.durable import replace_file
 from swarmcore.replication.keys import KeyRing
-from swarmcore.replication.log_file import DiskFailedError, LogContents, LogFile
+from swarmcore.replication.log_file import DiskFailedError, LogFile
 from swarmcore.replication.replica import Limits, Replica
 from swarmcore.replication.snapshot_file import SnapshotReader, snapshot_path
 from swarmcore.replication.snapshotter import write_snapshot
-from swarmcore.replication.state_folder import KEY_FILE, MEMBER_FILE, _checked
+from swarmcore.replication.state_folder import KEY_FILE, MEMBER_FILE
 from swarmcore.store.store import Store
 from swarmcore.store.tables import Table
 from swarmcore.testing.simulation.files import Files, PowerCut, SimulatedPath
@@ -319,13 +318,6 @@ def make_folder(files: Files, node_id: str, raft_id: int, membership: Membership
     else:
         log_file.append([Entry(1, 1, EntryKind.MEMBERSHIP, membership.encode()), HardState(1, NO_ONE, 1)])
     log_file.close()
-
-
-def checked_or_joining(folder: Any, contents: LogContents, snapshot: SnapshotMeta) -> tuple[HardState, RaftLog]:
-    """In the place of the check of a log against its snapshot: a member that has just joined has neither."""
-    if not contents.entries and not snapshot.index and contents.hard_state and not contents.hard_state.commit:
-        return contents.hard_state, RaftLog(0, 0)
-    return _checked(folder, contents, snapshot)
 
 
 def small_limits(chance: Random) -> Limits:

@@ -18,7 +18,6 @@ from swarmcore.testing.simulation.files import SimulatedOs
 from swarmcore.testing.simulation.group import Group, ViolationError
 from swarmcore.testing.simulation.history import Outcome
 from swarmcore.testing.simulation.loop import SimulatedLoop, StuckError
-from swarmcore.testing.simulation.member import checked_or_joining
 from swarmcore.testing.simulation.process import SimulatedDisk
 
 _FILE_CODE: tuple[ModuleType, ...] = (durable, frames, keys, log_file, snapshot_file, state_folder)
@@ -72,7 +71,6 @@ def _simulated(loop: SimulatedLoop, chance: Random) -> Iterator[None]:
     timer = _Time(loop, chance)
     patches += [patch.object(module, "time", timer) for module in _TIMED_CODE]
     patches += [patch.object(state_folder, "fcntl", _Locks), patch.object(replica, "Disk", SimulatedDisk)]
-    patches.append(patch.object(state_folder, "_checked", checked_or_joining))
     for one in patches:
         one.start()
     try:
