@@ -214,7 +214,8 @@ class Faults:
         leader = self._leader()
         if self._has_lost_a_disk or leader is None or leader.replica is None:
             return False
-        self._has_lost_a_disk = len(leader.replica.raft.membership.voters) >= 3
+        raft = leader.replica.raft
+        self._has_lost_a_disk = len(raft.membership.voters) >= 3 and raft.membership_index <= raft.commit
         return self._has_lost_a_disk
 
     def _replace_disk(self, member: Member, files: Files) -> None:
