@@ -8,6 +8,7 @@ import sys
 import time
 from itertools import count
 
+from swarmcore.testing.simulation.mutants import all_mutants
 from swarmcore.testing.simulation.run import Result, simulate
 
 _EXIT_BROKEN = 1
@@ -20,12 +21,15 @@ def main() -> int:
         "--seconds", type=float, help="run for so long, from the first seed on; then --seeds ends nothing"
     )
     parser.add_argument("--trace", type=int, metavar="SEED", help="run one seed and print all that happened")
+    parser.add_argument("--mutants", type=int, metavar="SEEDS", help="how many seeds each deliberate mistake survives")
     parser.add_argument("--quiet", action="store_true", help="in a transcript: nothing about heartbeats")
     args = parser.parse_args()
     # What a real manager logs about its disk is in the transcripts where it matters.
     logging.disable(logging.CRITICAL)
     if args.trace is not None:
         return _trace(args.trace, quiet=args.quiet)
+    if args.mutants is not None:
+        return _mutants(args.mutants)
     first, _, last = args.seeds.partition(":")
     return _run(int(first), int(last or int(first) + 1), args.seconds)
 
@@ -51,6 +55,13 @@ def _run(first: int, last: int, seconds: float | None) -> int:
         f"{done} seeds from {first} on: all held. {simulated:.0f} s simulated in {real:.1f} s, {simulated / real:.0f} "
         f"times as fast; {elections} elections, {agreed} entries agreed, {acknowledged} operations acknowledged"
     )
+    return 0
+
+
+def _mutants(most: int) -> int:
+    for mutant in all_mutants():
+        found = mutant.seeds_until_found(most)
+        print(f"{mutant.name:40} {f'found by seed {found - 1}' if found else f'survives {most} seeds'}", flush=True)
     return 0
 
 
