@@ -14,6 +14,10 @@ from swarmcore.testing.simulation.mutants import all_mutants
 from swarmcore.testing.simulation.run import simulate
 
 SEEDS = {
+    "old_term_entries_counted": 80,
+    "learner_counted": 250,
+    "two_membership_changes_at_once": 120,
+    "membership_change_before_the_own_term": 20,
     "vote_not_synced": 40,
     "vote_forgotten": 10,
     "two_votes_in_a_term": 20,

@@ -66,6 +66,16 @@ class Invariants:
             if before != what and (before[:2] != what[:2] or None not in (before[2], what[2])):
                 self.broken(f"log matching: two entries {entry.index} of term {entry.term}, or of what is before")
 
+            if entry.kind is EntryKind.MEMBERSHIP and raft.is_leader and entry.term == raft.term:
+                self._changes_membership(raft, entry)
+
+    def _changes_membership(self, raft: Raft, entry: Entry) -> None:
+        """One change at a time, and none before the leader's term has begun (thesis §4.1, and its erratum)."""
+        if raft.membership_at(entry.index - 1) != raft.membership_at(raft.commit):
+            self.broken(f"member {raft.id} changes the membership at entry {entry.index}, and the last is not agreed")
+        if not raft.log.has(raft.commit, raft.term):
+            self.broken(f"member {raft.id} changes the membership before it has committed anything in term {raft.term}")
+
     def takes_back(self, raft: Raft, index: int) -> None:
         """A member that is alone wrote what nobody saw, had no room for it, and may write something else there."""
         for place in [place for place in self._written if place[0] >= index and place[1] == raft.term]:
@@ -85,8 +95,12 @@ class Invariants:
         if message.term > self._said.get(message.sender, 0):
             self._said[message.sender] = message.term
 
-    def applies(self, id: int, entries: tuple[Entry, ...]) -> None:
+    def applies(self, raft: Raft, entries: tuple[Entry, ...]) -> None:
         """State machine safety, and no write of an older term than that of its entry."""
+        id, last = raft.id, entries[-1]
+        if raft.is_leader and len(raft.membership.voters) > 1 and last.term != raft.term:
+            # Figure 8 of the paper: it takes many coincidences for this to lose anything.
+            self.broken(f"member {id} commits entry {last.index} of term {last.term} by counting, in term {raft.term}")
         for entry in entries:
             agreed = self.agreed.setdefault(entry.index, entry)
             if agreed is not entry and agreed != entry:

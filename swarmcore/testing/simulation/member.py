@@ -241,7 +241,7 @@ class Member:
                 invariants.takes_back(raft, effect.index)
             case Apply():
                 group.note("%s applies %d to %d", self, effect.entries[0].index, effect.entries[-1].index)
-                invariants.applies(self.id, effect.entries)
+                invariants.applies(raft, effect.entries)
             case Restore():
                 group.note("%s takes over the snapshot of entry %d", self, effect.snapshot.index)
                 invariants.snapshot(self.id, effect.snapshot)
