@@ -145,7 +145,8 @@ async def test_a_process_has_a_session_of_its_own_and_no_signal_ignored(
 
     pid, group, session, _, ignored = (tmp_path / "tasks/task1/stdout").read_text().split()
     assert pid == group == session
-    assert int(ignored, 16) == 0
+    # 32 and 33 are the C library's own: no program can set them, and some ways to start make leave 32 ignored.
+    assert int(ignored, 16) & ~(0b11 << 31) == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be someone else")
