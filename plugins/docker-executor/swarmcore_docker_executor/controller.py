@@ -74,8 +74,6 @@ class DockerController(Controller):
         node = self._node()
         request = spec.create_request(spec.expanded(self._task, node), api=self._engine.api)
         await self._settle()
-        if await self._find() is not None:
-            raise TaskPreparedError(f"container {self._name!r} exists already")
         container = self._task.spec.container
         await self._images.fetch(container.image, container.pull_options.registry_auth)
         mounts = await self._uninterrupted(
@@ -85,6 +83,9 @@ class DockerController(Controller):
         try:
             await self._uninterrupted(self._create(request))
         except EngineError as error:
+            if error.code == 404 and self._images.doubt(container.image, container.pull_options.registry_auth):
+                # Somebody removed the image since it was looked for.
+                raise TemporaryError(str(error)) from error
             if error.code != 409:
                 raise TaskRejectedError(str(error)) from error
             if await self._find() is None:

@@ -22,6 +22,8 @@ SILENCE_SECONDS: Final = 5.0
 """A registry that says nothing for so long is not waited for where the image is here."""
 PULLED_SECONDS: Final = 10.0
 """Tasks that start together need not ask the registry one by one."""
+HERE_SECONDS: Final = 2.0
+"""Tasks that start together need not ask the engine one by one either."""
 FAILED_SECONDS: Final = 60.0
 """So long a registry that failed is not asked again for an image that is here."""
 
@@ -50,6 +52,8 @@ class Images:
         self._pulls: dict[_Key, _Pull] = {}
         self._settled: dict[_Key, float] = {}
         """Until when the registry need not be asked again."""
+        self._here: dict[_Key, float] = {}
+        """Until when the engine need not be asked again whether it has the image."""
 
     async def fetch(self, image: str, registry_auth: str) -> None:
         """Have the image here. One that is here serves where the registry fails, and at once if it names its digest.
@@ -57,9 +61,12 @@ class Images:
         Raises TaskRejectedError in the registry's words, and TemporaryError where the engine is away.
         """
         key = (image, registry_auth)
-        is_here = await self._is_here(image)
         now = asyncio.get_running_loop().time()
+        if now < self._here.get(key, 0.0):
+            return
+        is_here = await self._is_here(image)
         if is_here and ("@sha256:" in image or now < self._settled.get(key, 0.0)):
+            self._here[key] = now + HERE_SECONDS
             return
         pull = self._pulls.get(key) or self._begin(key, now)
         assert pull.task is not None
@@ -77,6 +84,10 @@ class Images:
         except EngineError as error:
             if not is_here:
                 raise TaskRejectedError(str(error)) from error
+
+    def doubt(self, image: str, registry_auth: str) -> bool:
+        """The engine says that an image is missing: look for it again; whether it had only been believed to be here."""
+        return self._here.pop((image, registry_auth), None) is not None
 
     async def _is_here(self, image: str) -> bool:
         try:
@@ -111,6 +122,7 @@ class Images:
             return
         now = asyncio.get_running_loop().time()
         self._settled = {each: until for each, until in self._settled.items() if until > now}
+        self._here = {each: until for each, until in self._here.items() if until > now}
         self._settled[key] = now + (PULLED_SECONDS if error is None else FAILED_SECONDS)
 
     def _pull(self, image: str, registry_auth: str, hear: Callable[[], None]) -> None:

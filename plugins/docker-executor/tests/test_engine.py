@@ -26,6 +26,7 @@ from swarmcore.plugin.executor import (
     TaskPreparedError,
     TaskRejectedError,
     TaskStartedError,
+    TemporaryError,
 )
 from swarmcore.testing.engines import DockerEngine
 
@@ -281,3 +282,23 @@ async def test_calls_about_many_containers_need_one_connection_a_thread(docker_e
     assert len(os.listdir("/proc/self/fd")) <= before + THREADS
     await engine.aclose()
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+async def test_an_image_that_was_removed_since_it_was_looked_for_is_looked_for_again(
+    executor: Executor, docker_engine: DockerEngine
+) -> None:
+    await asyncio.to_thread(docker_engine.import_image, "127.0.0.1:1/fleeting:1")
+    first, second = make_task("sleep", "100"), make_task("sleep", "100")
+    first.spec.container.image = second.spec.container.image = "127.0.0.1:1/fleeting:1"
+    controllers = [await executor.controller(task, NOTHING) for task in (first, second)]
+    # The first asks the registry in vain; from the second look on, the image is believed to be here.
+    await controllers[0].prepare()
+    await controllers[0].remove()
+    await controllers[0].prepare()
+    await controllers[0].remove()
+    await asyncio.to_thread(docker_engine.docker, "rmi", "127.0.0.1:1/fleeting:1")
+
+    with pytest.raises(TemporaryError, match="No such image"):
+        await controllers[1].prepare()
+    with pytest.raises(TaskRejectedError):
+        await controllers[1].prepare()
