@@ -128,7 +128,9 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
         return answer
 
-    def _many(self, method: str, inner: Behaviour) -> Behaviour:
+    def _many(self, method: str, inner: Behaviour, write: Callable[[Any], Any] | None = None) -> Behaviour:
+        """`write` serialises an answer where gRPC is not to."""
+
         async def answer(request: Any, context: Context) -> None:
             try:
                 set_caller(self.authorize(method, context))
@@ -139,11 +141,11 @@ class Interceptor(grpc.aio.ServerInterceptor):
                     elif isinstance(answers, AsyncIterator):
                         async with contextlib.aclosing(answers) as stream:  # type: ignore[type-var]
                             async for message in stream:
-                                await context.write(message)
+                                await context.write(message if write is None else write(message))
                     else:
                         # The generated base classes answer with a plain error before there is anything to iterate.
                         for message in answers:
-                            await context.write(message)
+                            await context.write(message if write is None else write(message))
             except Exception as error:  # noqa: BLE001 - the border: every error becomes a status
                 await _refuse(method, context, error)
 
@@ -152,19 +154,26 @@ class Interceptor(grpc.aio.ServerInterceptor):
     def _wrap_forwarded(self, method: str, handler: Handler, forward: Forwarder) -> Handler:
         """Answer here while this manager leads, else pass the bytes on as they are."""
         read, write = handler.request_deserializer, handler.response_serializer
+        if handler.request_streaming:
+            raise InternalError(f"{method}: a stream of requests can't be passed on to the leader")
 
-        async def one(data: bytes, context: Context) -> bytes:
+        async def answer_one(data: bytes, context: Context) -> bytes:
+            return bytes(write(await _settled(handler.unary_unary(_read(read, data), context))))
+
+        def answer_many(data: bytes, context: Context) -> Any:
+            return handler.unary_stream(_read(read, data), context)
+
+        here_one = self._one(method, answer_one, method in LONG_CALLS)
+        here_many = self._many(method, answer_many, write)
+
+        async def one(data: bytes, context: Context) -> Any:
             try:
                 while not forward.is_leader:
                     with self._stream(), contextlib.suppress(BecameLeader):
                         return await forward.unary(method, data, self._passing(context), context.time_remaining())
-                set_caller(self.authorize(method, context))
-                if method not in LONG_CALLS:
-                    return bytes(write(await _settled(handler.unary_unary(_read(read, data), context))))
-                with self._stream():
-                    return bytes(write(await _settled(handler.unary_unary(_read(read, data), context))))
             except Exception as error:  # noqa: BLE001 - the border: every error becomes a status
                 await _refuse(method, context, error)
+            return await here_one(data, context)
 
         async def many(data: bytes, context: Context) -> None:
             try:
@@ -173,16 +182,10 @@ class Interceptor(grpc.aio.ServerInterceptor):
                         async for answer in forward.stream(method, data, self._passing(context)):
                             await context.write(answer)
                         return
-                set_caller(self.authorize(method, context))
-                with self._stream():
-                    async with contextlib.aclosing(handler.unary_stream(_read(read, data), context)) as answers:
-                        async for message in answers:
-                            await context.write(write(message))
             except Exception as error:  # noqa: BLE001 - the border: every error becomes a status
                 await _refuse(method, context, error)
+            await here_many(data, context)
 
-        if handler.request_streaming:
-            raise InternalError(f"{method}: a stream of requests can't be passed on to the leader")
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(many)
         return grpc.unary_unary_rpc_method_handler(one)
