@@ -12,7 +12,6 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
-from swarmcore.api.objects_pb2 import Task
 from swarmcore.api.types_pb2 import TaskState, TaskStatus
 from swarmcore.errors import SwarmError
 from swarmcore.plugin.executor import (
@@ -237,19 +236,6 @@ def stamped(old: TaskStatus, new: TaskStatus, now: float) -> TaskStatus:
     new.timestamp.seconds = seconds
     new.timestamp.nanos = micros * 1000
     return new
-
-
-def is_same_task(old: Task, new: Task) -> bool:
-    """Whether nothing but status and meta differs, so that the task need not hear of it."""
-    if old.desired_state != new.desired_state:
-        return False
-    left, right = Task(), Task()
-    left.CopyFrom(old)
-    right.CopyFrom(new)
-    for task in (left, right):
-        task.ClearField("status")
-        task.ClearField("meta")
-    return left == right
 
 
 def _int32(code: int) -> int:

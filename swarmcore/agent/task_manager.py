@@ -12,6 +12,7 @@ from swarmcore.agent import steps
 from swarmcore.agent.local_state import MAX_HANDLE_BYTES, TaskRecord
 from swarmcore.agent.steps import Advance, Call, Delayed, Ended, Idle, Interrupted, Outcome, Succeeded, Verb
 from swarmcore.api.objects_pb2 import Task
+from swarmcore.api.tasks import is_same_but_status
 from swarmcore.api.types_pb2 import TaskState, TaskStatus
 from swarmcore.clock import Clock
 from swarmcore.plugin.executor import (
@@ -160,7 +161,7 @@ class TaskManager:
     def update(self, task: Task) -> None:
         """Take a newer version of the task. A lower desired state is ignored: managers only raise it."""
         known = self.task
-        if task.desired_state < known.desired_state or steps.is_same_task(known, task):
+        if task.desired_state < known.desired_state or is_same_but_status(known, task):
             return
         self._newer = task
         self._attempts = 0

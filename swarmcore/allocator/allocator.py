@@ -14,8 +14,8 @@ from swarmcore.api.types_pb2 import TaskState
 from swarmcore.clock import Clock, SystemClock
 from swarmcore.errors import NotLeaderError, SwarmError
 from swarmcore.store.allocation import has_networks, is_allocated, release
-from swarmcore.store.changes import Commit, Resync
-from swarmcore.store.inbox import Inbox
+from swarmcore.store.changes import Change, Commit, Resync
+from swarmcore.store.inbox import Inbox, feed
 from swarmcore.store.store import LeaderStore
 from swarmcore.store.transaction import Transaction
 
@@ -98,21 +98,16 @@ class _Term:
                 await asyncio.sleep(0)
 
     async def _take(self, commits: Sequence[Commit | Resync]) -> None:
-        if any(isinstance(commit, Resync) for commit in commits):
+        if not await feed(commits, self._see, changes_per_slice=CHANGES_PER_SLICE):
             await self._load()
-            return
-        count = 0
-        for commit in commits:
-            for change in commit.changes if isinstance(commit, Commit) else ():
-                if change.table == "service":
-                    self._see_service(change.id, change.new)
-                elif change.new is None:
-                    self._tasks.pop(change.id, None)
-                elif change.old is None and change.new.status.state == _NEW:
-                    self._tasks[change.new.id] = None
-                count += 1
-                if count % CHANGES_PER_SLICE == 0:
-                    await asyncio.sleep(0)
+
+    def _see(self, change: Change) -> None:
+        if change.table == "service":
+            self._see_service(change.id, change.new)
+        elif change.new is None:
+            self._tasks.pop(change.id, None)
+        elif change.old is None and change.new.status.state == _NEW:
+            self._tasks[change.new.id] = None
 
     def _see_service(self, id: str, service: Service | None) -> None:
         if service is None:

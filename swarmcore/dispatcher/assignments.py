@@ -8,6 +8,7 @@ from typing import Protocol, TypeAlias
 
 from swarmcore.api.dispatcher_pb2 import AssignmentChange, AssignmentsMessage
 from swarmcore.api.objects_pb2 import Config, Secret, Task, Volume
+from swarmcore.api.tasks import is_same_but_status
 from swarmcore.api.types_pb2 import ResourceType, TaskState, VolumeAssignment, VolumePublishStatus
 
 MESSAGE_BYTES = 1024 * 1024
@@ -54,19 +55,6 @@ def needs(task: Task) -> list[Key]:
     return list(keys)
 
 
-def is_stable(old: Task, new: Task) -> bool:
-    """Whether nothing but status and meta differs (SwarmKit: 8.6)."""
-    if old.desired_state != new.desired_state:
-        return False
-    left, right = Task(), Task()
-    left.CopyFrom(old)
-    right.CopyFrom(new)
-    for task in (left, right):
-        task.ClearField("status")
-        task.ClearField("meta")
-    return left == right
-
-
 def concerns_node(old: Task | None, new: Task) -> bool:
     """Whether the task's node has to hear of this change. Called for each task that changes: must stay cheap."""
     state = new.status.state
@@ -76,7 +64,7 @@ def concerns_node(old: Task | None, new: Task) -> bool:
         return True
     if state > _RUNNING and old.status.state <= _RUNNING:
         return True
-    return not is_stable(old, new)
+    return not is_same_but_status(old, new)
 
 
 def volume_assignment(volume: Volume, node_id: str) -> VolumeAssignment:

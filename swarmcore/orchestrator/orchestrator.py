@@ -20,7 +20,7 @@ from swarmcore.orchestrator.planner import Moment, RemovedServicePlanner, Servic
 from swarmcore.orchestrator.services import planner_for
 from swarmcore.plugin.plugin_set import PluginSet
 from swarmcore.store.changes import Change, Commit, Resync
-from swarmcore.store.inbox import Inbox
+from swarmcore.store.inbox import Inbox, feed
 from swarmcore.store.store import LeaderStore
 from swarmcore.store.transaction import Transaction
 
@@ -123,17 +123,8 @@ class _Term:
         self._resync_at = self._clock.monotonic() + RESYNC_SECONDS
 
     async def _take(self, commits: Sequence[Commit | Resync]) -> None:
-        """Feed what was applied since. After a resync the view is read instead: it holds all of them."""
-        if any(isinstance(commit, Resync) for commit in commits):
+        if not await feed(commits, self._feed, changes_per_slice=CHANGES_PER_SLICE):
             await self._load()
-            return
-        count = 0
-        for commit in commits:
-            for change in commit.changes if isinstance(commit, Commit) else ():
-                self._feed(change)
-                count += 1
-                if count % CHANGES_PER_SLICE == 0:
-                    await asyncio.sleep(0)
 
     def _feed(self, change: Change) -> None:
         if change.table == "task":

@@ -14,8 +14,8 @@ from swarmcore.api.types_pb2 import TaskState
 from swarmcore.clock import Clock, SystemClock
 from swarmcore.errors import NotLeaderError, SwarmError
 from swarmcore.orchestrator.slots import retention_of, status_time
-from swarmcore.store.changes import Commit, Resync
-from swarmcore.store.inbox import Inbox
+from swarmcore.store.changes import Change, Commit, Resync
+from swarmcore.store.inbox import Inbox, feed
 from swarmcore.store.store import LeaderStore
 from swarmcore.store.transaction import Transaction
 
@@ -134,20 +134,15 @@ class _Term:
                 await asyncio.sleep(0)
 
     async def _take(self, commits: Sequence[Commit | Resync]) -> None:
-        if any(isinstance(commit, Resync) for commit in commits):
+        if not await feed(commits, self._see_change, changes_per_slice=SLOTS_PER_SLICE):
             await self._load()
-            return
-        count = 0
-        for commit in commits:
-            for change in commit.changes if isinstance(commit, Commit) else ():
-                if change.table == "cluster":
-                    # Another limit may concern every slot.
-                    self._resync_at = self._clock.monotonic()
-                elif change.new is not None:
-                    self._see(change.new, is_new=change.old is None)
-                count += 1
-                if count % SLOTS_PER_SLICE == 0:
-                    await asyncio.sleep(0)
+
+    def _see_change(self, change: Change) -> None:
+        if change.table == "cluster":
+            # Another limit may concern every slot.
+            self._resync_at = self._clock.monotonic()
+        elif change.new is not None:
+            self._see(change.new, is_new=change.old is None)
 
     def _see(self, task: Task, *, is_new: bool) -> None:
         if not is_new and task.status.state <= _RUNNING and task.desired_state != _REMOVE:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 
 from swarmcore.clock import Clock
-from swarmcore.store.changes import Commit, Resync, Subscription
+from swarmcore.store.changes import Change, Commit, Resync, Subscription
 
 
 class Inbox:
@@ -50,3 +51,20 @@ class Inbox:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+async def feed(commits: Sequence[Commit | Resync], take: Callable[[Change], None], *, changes_per_slice: int) -> bool:
+    """Give each change to `take`, in order; the loop has its turn after each slice.
+
+    False, with nothing taken, where changes were lost: then the view has to be read instead, which holds all of them.
+    """
+    if any(isinstance(commit, Resync) for commit in commits):
+        return False
+    count = 0
+    for commit in commits:
+        for change in commit.changes if isinstance(commit, Commit) else ():
+            take(change)
+            count += 1
+            if count % changes_per_slice == 0:
+                await asyncio.sleep(0)
+    return True

@@ -18,7 +18,6 @@ from swarmcore.agent.steps import (
     Verb,
     advanced,
     after,
-    is_same_task,
     next_step,
     outcome_of,
     retry_delay,
@@ -26,6 +25,7 @@ from swarmcore.agent.steps import (
     unresolved,
 )
 from swarmcore.api.objects_pb2 import Task
+from swarmcore.api.tasks import is_same_but_status
 from swarmcore.api.types_pb2 import TaskState, TaskStatus
 from swarmcore.plugin.executor import (
     ExitError,
@@ -189,6 +189,6 @@ def test_status_and_meta_do_not_make_another_task() -> None:
     new.status.state = TaskState.RUNNING
     new.meta.version.index = 9
 
-    assert is_same_task(old, new)
+    assert is_same_but_status(old, new)
     new.annotations.name = "other"
-    assert not is_same_task(old, new)
+    assert not is_same_but_status(old, new)
