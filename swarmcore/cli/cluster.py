@@ -14,7 +14,7 @@ from swarmcore.api.types_pb2 import ExternalCA
 from swarmcore.cli.command_line import CliError, Group, example, is_any_given, output_option, quiet_option
 from swarmcore.cli.connection import Manager, manager, with_fresh_read
 from swarmcore.cli.external_ca import parse_external_ca
-from swarmcore.cli.listing import show_list
+from swarmcore.cli.listing import show_list, shown_as_json
 from swarmcore.cli.lookup import find_cluster
 from swarmcore.cli.service_flags import DURATION, PAIR, Value
 from swarmcore.cli.text import Page, duration, enum_name
@@ -55,10 +55,7 @@ def inspect(cluster: str, output: str) -> None:
     """Show the cluster's settings, and the join tokens with the commands that use them."""
     to = manager()
     found = find_cluster(to, cluster)
-    if output == "json":
-        from swarmcore.cli.jsonview import to_json
-
-        click.echo(to_json(found))
+    if shown_as_json(found, output):
         return
     click.echo(cluster_page(found))
     address = join_address(to)

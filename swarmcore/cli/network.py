@@ -11,10 +11,10 @@ from swarmcore.api.specs_pb2 import NetworkSpec
 from swarmcore.api.types_pb2 import IPAMConfig
 from swarmcore.cli.command_line import Group, Named, example, output_option, quiet_option
 from swarmcore.cli.connection import manager
-from swarmcore.cli.listing import show_list
+from swarmcore.cli.listing import page_of, show_list, shown_as_json
 from swarmcore.cli.lookup import find_network
 from swarmcore.cli.service_flags import PAIR
-from swarmcore.cli.text import Page, enum_name
+from swarmcore.cli.text import enum_name
 
 Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -105,16 +105,9 @@ def ls(quiet: bool, output: str) -> None:
 def inspect(network: str, output: str) -> None:
     """Show a network, its driver and its addresses."""
     found = find_network(manager(), network)
-    if output == "json":
-        from swarmcore.cli.jsonview import to_json
-
-        click.echo(to_json(found))
+    if shown_as_json(found, output):
         return
-    page = Page()
-    page.add("ID", found.id)
-    page.add("Name", found.spec.annotations.name)
-    if found.spec.annotations.labels:
-        page.listing("Labels", dict(found.spec.annotations.labels))
+    page = page_of(found)
     page.add("IPv6Enabled", str(found.spec.ipv6_enabled).lower())
     page.add("Internal", str(found.spec.internal).lower())
     driver = found.driver_state if found.HasField("driver_state") else found.spec.driver_config

@@ -10,6 +10,7 @@ import click
 from swarmcore.api.plugins_pb2 import ListPluginsRequest, ListPluginsResponse, Plugin
 from swarmcore.cli.command_line import CliError, Group, Named, example, output_option
 from swarmcore.cli.connection import manager
+from swarmcore.cli.listing import shown_as_json
 from swarmcore.cli.text import Page, enum_name, table, uses_colour
 
 HEADERS = ("NAME", "STATE", "VERSION", "PROVIDES", "ORDER", "CALLS", "P99", "NOTE")
@@ -129,10 +130,7 @@ def inspect(plugin: str, output: str) -> None:
     found = next((each for each in report.plugins if each.name == plugin), None)
     if found is None:
         raise CliError(f"plugin {plugin!r} not found on this manager: `swarmctl plugins` lists what there is")
-    if output == "json":
-        from swarmcore.cli.jsonview import to_json
-
-        click.echo(to_json(found))
+    if shown_as_json(found, output):
         return
     click.echo(plugin_page(found))
     if found.traceback:

@@ -8,9 +8,9 @@ from swarmcore.api import control_pb2 as pb
 from swarmcore.api.specs_pb2 import SecretSpec
 from swarmcore.cli.command_line import Group, Named, example, output_option, quiet_option
 from swarmcore.cli.connection import manager
-from swarmcore.cli.listing import show_list
+from swarmcore.cli.listing import page_of, show_list, shown_as_json
 from swarmcore.cli.lookup import find_secret
-from swarmcore.cli.text import Page, ago, moment
+from swarmcore.cli.text import ago, moment
 
 
 @click.group(cls=Group, no_args_is_help=True)
@@ -64,16 +64,9 @@ def ls(quiet: bool, output: str) -> None:
 def inspect(secret: str, output: str) -> None:
     """Show a secret, without its data."""
     found = find_secret(manager(), secret)
-    if output == "json":
-        from swarmcore.cli.jsonview import to_json
-
-        click.echo(to_json(found))
+    if shown_as_json(found, output):
         return
-    page = Page()
-    page.add("ID", found.id)
-    page.add("Name", found.spec.annotations.name)
-    if found.spec.annotations.labels:
-        page.listing("Labels", dict(found.spec.annotations.labels))
+    page = page_of(found)
     page.add("Driver", found.spec.driver.name)
     page.add("Created", moment(found.meta.created_at))
     click.echo(str(page))
