@@ -10,6 +10,7 @@ from typing import Final, Protocol
 import grpc.aio
 
 from swarmcore.agent.remotes import DEFAULT_OBSERVATION, RemotePeer, Remotes
+from swarmcore.api.channels import connected
 from swarmcore.errors import UnavailableError
 
 DIAL_SECONDS: Final = 5.0
@@ -88,7 +89,7 @@ class RemoteConnections:
         connection = RemoteConnection(self._dial(peer.addr), peer, self._remotes, self._failed)
         try:
             async with asyncio.timeout(self._dial_seconds):
-                await _connected(connection.channel)
+                await connected(connection.channel)
         except (TimeoutError, ConnectionError):
             connection.failed()
             await connection.aclose()
@@ -97,13 +98,3 @@ class RemoteConnections:
             await connection.aclose()
             raise
         return connection
-
-
-async def _connected(channel: grpc.aio.Channel) -> None:
-    """Return once connected; raises ConnectionError as soon as one try has failed."""
-    state = channel.get_state(try_to_connect=True)
-    while state is not grpc.ChannelConnectivity.READY:
-        if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
-            raise ConnectionError
-        await channel.wait_for_state_change(state)
-        state = channel.get_state(try_to_connect=True)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 
+from swarmcore.api.channels import connected
 from swarmcore.api.types_pb2 import RaftMemberStatus
 from swarmcore.ca.forwarding import BecameLeader, Metadata
+from swarmcore.ca.security import SecurityConfig
 from swarmcore.clock import Clock
 from swarmcore.errors import UnavailableError
 from swarmcore.replication.replica import Replica
@@ -23,13 +25,13 @@ CONNECT_SECONDS = 1.0
 class LeaderProxy:
     """Satisfies `ca.forwarding.Forwarder`."""
 
-    def __init__(self, replica: Replica, dial: Callable[[str], grpc.aio.Channel], clock: Clock) -> None:
-        """`dial` makes a channel with this manager's certificate."""
+    def __init__(self, replica: Replica, security: SecurityConfig, clock: Clock) -> None:
         self._replica = replica
-        self._dial = dial
+        self._security = security
         self._clock = clock
         self._channel: grpc.aio.Channel | None = None
-        self._address = ""
+        self._dialled: tuple[str, int] | None = None
+        """The address, and which of this manager's certificates is shown there."""
 
     @property
     def is_leader(self) -> bool:
@@ -45,9 +47,10 @@ class LeaderProxy:
             try:
                 return bytes(await call)
             except grpc.aio.AioRpcError as error:
-                await self._drop(channel)
+                # Any other error is this call's alone: the connection carries everybody's.
                 if not _never_arrived(error) or self._clock.monotonic() >= deadline:
                     raise
+                await self._drop(channel)
             finally:
                 call.cancel()
 
@@ -73,23 +76,29 @@ class LeaderProxy:
                 raise BecameLeader
             leader = self._replica.leader
             if leader is not None and leader.id != self._replica.raft_id:
-                if self._channel is None or self._address != leader.address:
-                    old, self._address = self._channel, leader.address
-                    self._channel = self._dial(leader.address)
-                    if old is not None:
-                        await old.close()
-                channel = self._channel
-                with contextlib.suppress(TimeoutError):
+                channel = await self._channel_to(leader.address)
+                with contextlib.suppress(TimeoutError, ConnectionError):
                     async with asyncio.timeout(CONNECT_SECONDS):
-                        await channel.channel_ready()
+                        await connected(channel)
                         return channel
                 await self._drop(channel)
             if self._clock.monotonic() >= deadline:
                 raise UnavailableError(self._why_none())
             await self._clock.sleep_until(self._clock.monotonic() + LOOK_SECONDS)
 
+    async def _channel_to(self, address: str) -> grpc.aio.Channel:
+        wanted = (address, self._security.serial)
+        old = self._channel
+        if old is not None and self._dialled == wanted:
+            return old
+        channel = self._channel = self._security.open_channel(address)
+        self._dialled = wanted
+        if old is not None:
+            await old.close()
+        return channel
+
     async def _drop(self, channel: grpc.aio.Channel) -> None:
-        """Connect anew the next time: the certificate or the leader may be another one."""
+        """Connect anew the next time, at once, where gRPC would wait before it tries again."""
         if self._channel is channel:
             self._channel = None
         await channel.close()

@@ -93,7 +93,7 @@ class Manager:
     ) -> None:
         self.store = store
         self._transport = transport
-        self.proxy = LeaderProxy(replica, security.open_channel, clock)
+        self.proxy = LeaderProxy(replica, security, clock)
         """The way to the leader, for the servers."""
         self._raft = RaftService(replica, reachable_address)
         self._config = config

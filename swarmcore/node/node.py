@@ -190,10 +190,10 @@ class _Node:
                 task.result()
         finally:
             self._manager = None
-            # The servers first, then leadership, and the log last: whoever is under way finds the next one open.
-            await _end(serving)
+            # Leadership first, while the others' answers still come in; then the servers, and the log last.
             if not running.done():
                 await manager.hand_over()
+            await _end(serving)
             await _end(running)
             await manager.aclose()
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import grpc
 
 from swarmcore.api import raft_pb2 as pb
+from swarmcore.api.channels import connected
 from swarmcore.api.raft_pb2_grpc import RaftStub
 from swarmcore.errors import DamagedStateError
 from swarmcore.raft.events import Event, MemberUnreachable, SnapshotSent
@@ -133,7 +134,7 @@ class _Peer:
                 try:
                     await self._deliver(channel, address, group)
                     self._is_refused = False
-                except (grpc.aio.AioRpcError, TimeoutError, asyncio.InvalidStateError) as error:
+                except (grpc.aio.AioRpcError, ConnectionError, TimeoutError, asyncio.InvalidStateError) as error:
                     self._on_failure(address, error)
                 finally:
                     await channel.close()
@@ -173,7 +174,7 @@ class _Peer:
     async def _deliver(self, channel: grpc.aio.Channel, address: str, group: Group) -> None:
         """Write batches until the stream breaks or the member is at another address."""
         async with asyncio.timeout(CONNECT_SECONDS):
-            await channel.channel_ready()
+            await connected(channel)
         if self._failures and not self._is_refused:
             log.info("manager %d at %s is reached again", self._id, address)
         stub: Any = RaftStub(channel)
