@@ -1,0 +1,178 @@
+"""The way to the leader, over real sockets: found, waited for, and not torn down for one call's sake."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import grpc
+import pytest
+
+from swarmcore.api.types_pb2 import RaftMemberStatus
+from swarmcore.ca.forwarding import BecameLeader
+from swarmcore.ca.security import SecurityConfig
+from swarmcore.errors import UnavailableError
+from swarmcore.manager.leader_proxy import LEADER_SECONDS, LeaderProxy
+from swarmcore.raft.membership import Member, Membership
+from swarmcore.replication.replica import ManagerMember, Replica
+from swarmcore.testing.clock import SimulatedClock
+
+FOLLOWER, LEADER = 1, 2
+
+
+class FakeReplica:
+    """What a follower knows of the group."""
+
+    raft_id = FOLLOWER
+
+    def __init__(self, address: str) -> None:
+        self.term = 0
+        self.leader: Member | None = Member(id=LEADER, node_id="l", address=address, is_voter=True)
+        self.membership = Membership({id: Member(id=id, node_id="", address="", is_voter=True) for id in (1, 2, 3)}, 3)
+
+    def members(self) -> Sequence[ManagerMember]:
+        return [
+            ManagerMember(
+                raft_id=id,
+                node_id="",
+                address=f"host-{id}:4242",
+                reachability=RaftMemberStatus.REACHABLE if id == FOLLOWER else RaftMemberStatus.UNREACHABLE,
+                is_leader=False,
+            )
+            for id in (1, 2, 3)
+        ]
+
+
+class FakeSecurity:
+    """Channels without certificates, counted."""
+
+    def __init__(self) -> None:
+        self.serial = 0
+        self.dialled: list[str] = []
+
+    def open_channel(self, address: str) -> grpc.aio.Channel:
+        self.dialled.append(address)
+        return grpc.aio.insecure_channel(address)
+
+
+class Leader(grpc.GenericRpcHandler):
+    """Echoes calls of /Echo, refuses those of /Refuse, and streams numbers for as long as it is asked."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def service(self, details: grpc.HandlerCallDetails) -> Any:
+        async def echo(request: bytes, context: Any) -> bytes:
+            self.calls += 1
+            return request
+
+        async def refuse(request: bytes, context: Any) -> bytes:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such thing")
+            raise AssertionError("unreachable")
+
+        async def count(request: bytes, context: Any) -> AsyncIterator[bytes]:
+            for number in range(1_000_000):
+                yield str(number).encode()
+                await asyncio.sleep(0.001)
+
+        return {
+            "/Echo": grpc.unary_unary_rpc_method_handler(echo),
+            "/Refuse": grpc.unary_unary_rpc_method_handler(refuse),
+            "/Count": grpc.unary_stream_rpc_method_handler(count),
+        }[details.method]
+
+
+@contextlib.asynccontextmanager
+async def leading(address: str) -> AsyncIterator[Leader]:
+    leader, server = Leader(), grpc.aio.server()
+    server.add_generic_rpc_handlers((leader,))
+    server.add_insecure_port(address)
+    await server.start()
+    try:
+        yield leader
+    finally:
+        await server.stop(0)
+
+
+class Following:
+    """A proxy and all that it looks at."""
+
+    def __init__(self, address: str) -> None:
+        self.replica, self.security, self.clock = FakeReplica(address), FakeSecurity(), SimulatedClock()
+        self.proxy = LeaderProxy(cast(Replica, self.replica), cast(SecurityConfig, self.security), self.clock)
+
+    def echo(self, data: bytes) -> asyncio.Task[bytes]:
+        return asyncio.create_task(self.proxy.unary("/Echo", data, (), None))
+
+
+@pytest.fixture
+async def following(tmp_path: Path) -> AsyncIterator[Following]:
+    following = Following(f"unix:{tmp_path}/leader.sock")
+    yield following
+    await following.proxy.aclose()
+
+
+def address_of(following: Following) -> str:
+    assert following.replica.leader is not None
+    return following.replica.leader.address
+
+
+async def test_calls_share_one_connection_that_one_calls_error_does_not_end(following: Following) -> None:
+    async with leading(address_of(following)):
+        numbers = following.proxy.stream("/Count", b"", ())
+        assert await anext(numbers) == b"0"
+        with pytest.raises(grpc.aio.AioRpcError, match="no such thing"):
+            await following.proxy.unary("/Refuse", b"", (), None)
+
+        assert await following.echo(b"x") == b"x"
+        assert [await anext(numbers) for _ in range(3)] == [b"1", b"2", b"3"]
+        await cast(Any, numbers).aclose()
+
+    assert len(following.security.dialled) == 1
+
+
+async def test_a_renewed_certificate_is_shown_from_the_next_call_on(following: Following) -> None:
+    async with leading(address_of(following)):
+        await following.echo(b"x")
+        following.security.serial += 1
+        await following.echo(b"x")
+
+    assert len(following.security.dialled) == 2
+
+
+async def test_a_call_waits_for_a_leader_that_is_not_there_yet(following: Following) -> None:
+    found, following.replica.leader = following.replica.leader, None
+    call = following.echo(b"x")
+    await following.clock.advance(1.0)
+    assert not call.done()
+
+    following.replica.leader = found
+    async with leading(address_of(following)) as leader:
+        await following.clock.advance(0.1)
+        assert await call == b"x"
+        assert leader.calls == 1
+
+
+async def test_without_a_leader_it_says_how_many_managers_are_needed_and_which_are_silent(
+    following: Following,
+) -> None:
+    following.replica.leader = None
+    call = following.echo(b"x")
+    await following.clock.advance(LEADER_SECONDS + 0.1)
+
+    with pytest.raises(UnavailableError, match=r"2 of 3 managers must be; not heard from: host-2:4242, host-3:4242"):
+        await call
+
+
+async def test_a_manager_that_becomes_the_leader_meanwhile_answers_itself(following: Following) -> None:
+    following.replica.leader = None
+    call = following.echo(b"x")
+    await following.clock.advance(0.1)
+    following.replica.term = 7
+    await following.clock.advance(0.1)
+
+    with pytest.raises(BecameLeader):
+        await call
