@@ -68,6 +68,8 @@ class Images:
         if is_here and ("@sha256:" in image or now < self._settled.get(key, 0.0)):
             self._here[key] = now + HERE_SECONDS
             return
+        if not is_here and asyncio.get_running_loop().time() < self._here.get(key, 0.0):
+            return  # Another task's pull ended while the engine was asked.
         pull = self._pulls.get(key) or self._begin(key, now)
         assert pull.task is not None
         if is_here:
@@ -124,6 +126,8 @@ class Images:
         self._settled = {each: until for each, until in self._settled.items() if until > now}
         self._here = {each: until for each, until in self._here.items() if until > now}
         self._settled[key] = now + (PULLED_SECONDS if error is None else FAILED_SECONDS)
+        if error is None:
+            self._here[key] = now + HERE_SECONDS
 
     def _pull(self, image: str, registry_auth: str, hear: Callable[[], None]) -> None:
         """Pull on a thread; `hear` is called for each word of the registry."""

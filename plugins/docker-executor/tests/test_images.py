@@ -104,6 +104,31 @@ async def test_those_who_want_the_same_share_one_pull_and_survive_each_other() -
         assert pulls(docker) == 1
 
 
+async def test_a_pull_that_ends_while_the_engine_is_asked_serves_who_asked() -> None:
+    registry = Registry()
+    registry.pulled = (200, {"status": "done"})
+    registry.answers.clear()
+    late = asyncio.Event()
+    async with images_of(registry) as (images, _, docker):
+        first = asyncio.ensure_future(images.fetch("redis:3", ""))
+        await docker.wait_asked("/images/create")
+
+        async def slow(method: str, path: str) -> Answer:
+            if path == "/images/redis:3/json":
+                await late.wait()
+            return await registry.answer(method, path)
+
+        docker.handler = slow
+        second = asyncio.ensure_future(images.fetch("redis:3", ""))
+        await docker.wait_asked("/images/redis:3/json", times=2)
+        registry.answers.set()
+        await first
+        late.set()
+        await second
+
+        assert pulls(docker) == 1
+
+
 async def test_pulls_that_hang_keep_no_other_call_from_its_turn() -> None:
     registry = Registry("redis:3")
     registry.answers.clear()
