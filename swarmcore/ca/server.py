@@ -29,7 +29,6 @@ from swarmcore.errors import (
     InvalidArgumentError,
     NotFoundError,
     ResourceExhaustedError,
-    UnimplementedError,
 )
 from swarmcore.plugin.acceptance import Accept, JoinRequest
 from swarmcore.plugin.plugin_set import PluginSet
@@ -40,7 +39,6 @@ from swarmcore.store.transaction import Transaction
 log = logging.getLogger("swarmcore.ca")
 
 MANAGER_SUBSYSTEM = "swarm-manager"
-ONE_MANAGER = "this version runs one manager: join as a worker, with the worker join token"
 MAX_WAITING = 200
 MAX_WAITING_OF_ADDRESS = 20
 REMEMBERED_REQUESTS = 10_000
@@ -65,10 +63,8 @@ class CertificateAuthority(CAServicer, NodeCAServicer):
         clock: Clock | None = None,
         acceptance: Sequence[AcceptRuleLike] = (),
         new_id: IdSource = new_id,
-        may_add_managers: bool = True,
     ) -> None:
         """`acceptance`: the operator's chain; empty is join tokens, and the operator for a node without one."""
-        self._may_add_managers = may_add_managers
         self._store = store
         self._security = security
         self._clock = clock or SystemClock()
@@ -186,8 +182,6 @@ class CertificateAuthority(CAServicer, NodeCAServicer):
                 requested_role=request.role,
             )
         )
-        if isinstance(verdict, Accept) and verdict.role == NodeRole.MANAGER and not self._may_add_managers:
-            raise UnimplementedError(ONE_MANAGER)
         if known is not None and isinstance(verdict, Accept):
             node = await self._vouch(known.id, verdict.role)
             return pb.IssueNodeCertificateResponse(node_id=node.id, node_membership=node.spec.membership)

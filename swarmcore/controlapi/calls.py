@@ -45,10 +45,7 @@ class Calls:
         new_id: IdSource = new_id,
         clock: Clock = _SYSTEM_CLOCK,
         is_dirty: IsDirty = differs_from_service,
-        may_add_managers: bool = True,
     ) -> None:
-        """`may_add_managers`: whether this manager can take others beside it."""
-        self.may_add_managers = may_add_managers
         self.store = store
         self.members = members
         self.cluster_ops = cluster_ops

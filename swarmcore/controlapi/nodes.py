@@ -23,12 +23,11 @@ from swarmcore.controlapi.cluster_ops import MemberLike
 from swarmcore.controlapi.select import Predicate, candidates, common_predicates, fill, labels_match, matching
 from swarmcore.controlapi.validate.bounds import check_id, check_request
 from swarmcore.controlapi.validate.names import check_free_name
-from swarmcore.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, UnimplementedError
+from swarmcore.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from swarmcore.store.transaction import Transaction
 
 ORPHANED_MESSAGE = "Task belonged to a node that has been deleted"
 REACHABLE = RaftMemberStatus.REACHABLE
-ONE_MANAGER = "this version runs one manager: node {} stays a worker"
 ORPHANED_BYTES_WITH_NODE = 512 * 1024
 """Of tasks orphaned in the node's own transaction; with many more it would pass the limit of 1.5 MiB."""
 
@@ -113,9 +112,6 @@ class NodeCalls(Calls):
             # A node that nobody has accepted yet is no manager, whatever it asked to be.
             if is_demotion and old.spec.membership == NodeSpec.ACCEPTED:
                 self._check_demotion(tx, old)
-            is_promotion = old.spec.desired_role != NodeRole.MANAGER and request.spec.desired_role == NodeRole.MANAGER
-            if is_promotion and not self.may_add_managers:
-                raise UnimplementedError(ONE_MANAGER.format(node_id))
             node = Node()
             node.CopyFrom(old)
             node.meta.version.index = version

@@ -55,8 +55,6 @@ Service = tuple[Callable[[Any, Any], None], Any]
 
 MANAGER_WEIGHT = 10
 LOOK_SECONDS = 0.02
-MAY_ADD_MANAGERS = False
-"""Several managers agree, but how they lock, leave and lose a majority is not proved on real processes yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +106,6 @@ class Manager:
             plugins=plugins,
             clock=clock,
             acceptance=config.acceptance,
-            may_add_managers=MAY_ADD_MANAGERS,
         )
         self._dispatcher = Dispatcher(lambda _: self._caller(), self._peers, security.node_id, clock)
         self._watch = WatchService(store)
@@ -118,7 +115,6 @@ class Manager:
             cluster_ops=CAClusterOps(),
             clock=clock,
             is_dirty=is_dirty,
-            may_add_managers=MAY_ADD_MANAGERS,
         )
         self._plugins = PluginsService(plugins, security.node_id, config.hostname)
         self._components: list[LeaderComponent] = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from swarmcore.errors import (
     InvalidArgumentError,
     NotFoundError,
     NotLeaderError,
-    UnimplementedError,
 )
 from swarmcore.plugin.loader import load
 from swarmcore.store.store import Store
@@ -137,19 +136,6 @@ async def test_a_token_that_nothing_accepts_makes_no_node(at: Scene, token: str)
 
     assert getattr(caught.value, "status", 0) in (3, 7) and token not in str(caught.value)
     assert len(at.store.view.node) == 1
-
-
-async def test_a_cluster_of_one_manager_takes_no_other_and_keeps_nothing_of_it(at: Scene) -> None:
-    loaded = load(role="manager")
-    authority = CertificateAuthority(
-        at.store, security=at.security, plugins=lambda: loaded, clock=at.clock, may_add_managers=False
-    )
-    alone = replace(at, authority=authority)
-
-    with pytest.raises(UnimplementedError, match="this version runs one manager"):
-        await alone.ask(csr=CSR, token=at.token(NodeRole.MANAGER))
-    assert len(at.store.view.node) == 1
-    assert (await alone.ask(csr=CSR, token=at.token())).node_id
 
 
 async def test_the_same_request_again_names_the_same_node(at: Scene) -> None:

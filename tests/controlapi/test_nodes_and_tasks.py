@@ -25,7 +25,6 @@ from swarmcore.errors import (
     InvalidArgumentError,
     NotFoundError,
     SequenceConflictError,
-    UnimplementedError,
 )
 
 MANAGER, WORKER = NodeRole.MANAGER, NodeRole.WORKER
@@ -127,16 +126,6 @@ async def test_the_last_manager_stays_one(setup: Any) -> None:
 
     text = "attempting to demote the last manager of the swarm"
     await setup.refused(update(setup, "m", desired_role=WORKER), FailedPreconditionError, text)
-
-
-async def test_a_cluster_of_one_manager_promotes_nobody(setup: Any) -> None:
-    setup.control.may_add_managers = False
-    await setup.put(node("m", MANAGER), node("w"))
-
-    text = "this version runs one manager: node w stays a worker"
-    await setup.refused(update(setup, "w", desired_role=MANAGER), UnimplementedError, text)
-    changed = await update(setup, "m", desired_role=MANAGER, availability=NodeSpec.DRAIN)
-    assert changed.spec.availability == NodeSpec.DRAIN
 
 
 async def test_demotion_keeps_a_quorum(setup: Any) -> None:

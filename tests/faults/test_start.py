@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from swarmcore.testing.cluster import Swarmd, free_port, swarmd
-from swarmcore.testing.faults import only_complaint, refused_start, short_folder, small_disk, why_no_small_disk
+from swarmcore.testing.faults import refused_start, short_folder, small_disk, why_no_small_disk
 
 AT_ONCE = 4
 DIGEST, SECRET = 2, 3
@@ -177,25 +177,3 @@ def test_tokens_that_are_wrong_old_or_of_another_cluster(running: Swarmd, folder
     assert "the join token is too long" in complaints["long"]
     assert not [text for text in complaints.values() if good[SECRET] in text]
     assert node_count(running) == 1
-
-
-def test_a_second_manager(running: Swarmd, folder: Path, flags: tuple[str, ...]) -> None:
-    join = (*flags, "--join-addr", address_of(running), "--join-token", token(running, "manager"))
-
-    assert "this version runs one manager" in refused_start(*join)
-    assert node_count(running) == 1
-
-
-def test_a_worker_that_is_to_be_promoted_stays_one(running: Swarmd, folder: Path) -> None:
-    before = node_count(running)
-    join = ("--join-addr", address_of(running), "--join-token", token(running, "worker"), "--hostname", "w1")
-    with swarmd(folder / "w1", *join, "--executor", "process") as worker:
-        refused = running.swarmctl.run("node", "promote", "w1")
-        assert refused.returncode == 1
-        assert "this version runs one manager" in only_complaint(refused.stderr.decode())
-        (node,) = [row for row in running.swarmctl.table("node", "ls") if row["Name"] == "w1"]
-        assert "renew" not in worker.log
-
-        worker.stop()
-    running.swarmctl("node", "remove", "--force", node["ID"])
-    assert node_count(running) == before
