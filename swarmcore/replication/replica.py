@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -37,7 +36,6 @@ from swarmcore.raft.events import (
     Proposed,
     ReadDemanded,
     Received,
-    SnapshotTaken,
     Started,
     Ticked,
     TransferDemanded,
@@ -48,9 +46,9 @@ from swarmcore.raft.messages import InstallSnapshot, Message
 from swarmcore.raft.types import NO_ONE, Entry, Settings, SnapshotMeta
 from swarmcore.replication.applier import Applier, restore
 from swarmcore.replication.disk import Disk, in_thread
-from swarmcore.replication.log_file import FULL, RESERVE_BYTES, SEGMENT_BYTES, DiskFailedError, disk_full
-from swarmcore.replication.snapshot_file import SnapshotReader, remove_before, snapshot_path
-from swarmcore.replication.snapshotter import write_snapshot
+from swarmcore.replication.log_file import disk_full
+from swarmcore.replication.snapshot_file import SnapshotReader
+from swarmcore.replication.snapshots import Limits, Snapshots
 from swarmcore.replication.state_folder import State, open_state
 from swarmcore.replication.write_queue import WriteQueue
 from swarmcore.store.store import Store
@@ -62,20 +60,6 @@ MEMBERSHIP_SECONDS = 10.0
 HAND_OVER_SECONDS = 2.0
 _STOPPING = "the manager is stopping"
 _SYSTEM_CLOCK = SystemClock()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """When a replica makes a snapshot, what it keeps, and how its files are cut."""
-
-    snapshot_entries: int = 10_000
-    snapshot_bytes: int = 64 * 1024 * 1024
-    keep_entries: int = 500
-    """Entries before a snapshot that stay in the log, for members that lag behind."""
-    snapshot_retry_seconds: float = 10.0
-    segment_bytes: int = SEGMENT_BYTES
-    reserve_bytes: int = RESERVE_BYTES
-    """Free space below which new writes are refused."""
 
 
 _LIMITS = Limits()
@@ -108,7 +92,6 @@ class Replica:
         self._address = address
         self._clock = clock
         self._tick_seconds = tick_seconds
-        self._limits = limits
         self._send = send
         self._keys = state.keys
         self._log_file = state.log_file
@@ -122,17 +105,28 @@ class Replica:
             chance=chance,
         )
         self._log_disk = Disk("raft log")
-        self._snapshot_disk = Disk("raft snapshot")
         self._writes = WriteQueue(
             state.log_file, self._log_disk, written=self._on_written, refused=self._on_refused, failed=self._fail
         )
         self._applier = Applier(
             store,
             state.snapshot.index,
-            read_snapshot=self._read_snapshot,
+            read_snapshot=self.open_snapshot,
             on_entry=self._on_entry,
-            on_slice=self._on_slice,
+            on_slice=lambda: self._snapshots.note_growth(),
             failed=self._fail,
+        )
+        self._snapshots = Snapshots(
+            folder=folder,
+            store=store,
+            keys=state.keys,
+            log_file=state.log_file,
+            log_disk=self._log_disk,
+            limits=limits,
+            clock=clock,
+            raft=self._raft,
+            applier=self._applier,
+            taken=self._step,
         )
         self._durable = 0
         self._held: deque[Send] = deque()
@@ -143,9 +137,6 @@ class Replica:
         self._answer: Accept | Refuse | None = None
         self._is_stopped = False
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._snapshot_wanted = asyncio.Event()
-        self._snapshot_lock = asyncio.Lock()
-        self._bytes_at_snapshot = 0
 
     @classmethod
     async def open(
@@ -332,7 +323,7 @@ class Replica:
 
     async def open_snapshot(self, snapshot: SnapshotMeta) -> SnapshotReader:
         """The snapshot file that an InstallSnapshot announces. Raises OSError when a newer one took its place."""
-        return await self._read_snapshot(snapshot)
+        return await self._snapshots.read(snapshot)
 
     async def install(self, message: InstallSnapshot, pieces: AsyncIterator[bytes]) -> None:
         """Take a snapshot from the leader: all of it on disk first, then the machine is told.
@@ -340,11 +331,9 @@ class Replica:
         Raises ResourceExhaustedError where the disk has no room for it.
         """
         snapshot = message.snapshot
-        async with self._snapshot_lock:
+        async with self._snapshots.lock:
             if snapshot.index > self._applier.index:
-                key = await write_snapshot(self._folder, self._keys, self._snapshot_disk, snapshot, pieces)
-                if key is None:
-                    raise disk_full(self._folder)
+                await self._snapshots.receive(snapshot, pieces)
             self._step(Received(message))
 
     async def read_barrier(self) -> None:
@@ -373,22 +362,14 @@ class Replica:
 
     async def set_unlock_key(self, unlock_key: bytes | None) -> None:
         """Wrap the data keys with another unlock key, or with none; durable when this returns."""
-        await self._snapshot_disk.submit(lambda: self._keys.lock(unlock_key))
+        await self._snapshots.disk.submit(lambda: self._keys.lock(unlock_key))
 
     async def rotate_keys(self) -> None:
         """Encrypt everything new, and a fresh snapshot, under a new data key. Older keys go when no file needs them.
 
         Raises ResourceExhaustedError when the disk has no room for the snapshot; it is made later then.
         """
-        try:
-            await self._log_disk.submit(self._keys.rotate)
-        except OSError as error:
-            if error.errno in FULL:
-                raise disk_full(self._folder) from error
-            raise DiskFailedError(f"can't write the data keys in {str(self._folder)!r}: {error.strerror}") from error
-        await self._log_disk.submit(lambda: self._log_file.compact(0, rotate=True))
-        if not await self._take_snapshot():
-            raise disk_full(self._folder)
+        await self._snapshots.rotate_keys()
 
     # Running
 
@@ -396,7 +377,7 @@ class Replica:
         """Drive the machine until cancelled. Raises DiskFailedError when the disk failed: the process has to end."""
         tasks = [
             asyncio.create_task(self._tick(), name="raft ticks"),
-            asyncio.create_task(self._take_snapshots(), name="raft snapshots"),
+            asyncio.create_task(self._snapshots.run(), name="raft snapshots"),
         ]
         try:
             self._step(Started())
@@ -414,7 +395,7 @@ class Replica:
     async def aclose(self) -> None:
         """Finish what the disk is at and close the files. After `run` has ended."""
         await self._log_disk.close()
-        await self._snapshot_disk.close()
+        await self._snapshots.disk.close()
         self._log_file.close()
         self._folder_lock.close()
         if not self._failure.cancel() and not self._failure.cancelled():
@@ -530,12 +511,6 @@ class Replica:
             # An entry of the own term is applied, and so is everything before it.
             self._set_term(entry.term)
 
-    def _on_slice(self) -> None:
-        grown = self._log_file.written - self._bytes_at_snapshot
-        entries = self._applier.index - self._raft.snapshot.index
-        if entries >= self._limits.snapshot_entries or (grown >= self._limits.snapshot_bytes and entries > 0):
-            self._snapshot_wanted.set()
-
     def _set_term(self, term: int) -> None:
         if term == self._term:
             return
@@ -551,44 +526,3 @@ class Replica:
         member = self._raft.membership.members.get(self._raft.id)
         if self._term and self._address and member is not None and member.address != self._address:
             self._step(MembershipProposed(Move(member.id, self._address)))
-
-    # Snapshots
-
-    async def _take_snapshots(self) -> None:
-        while True:
-            await self._snapshot_wanted.wait()
-            self._snapshot_wanted.clear()
-            if not await self._take_snapshot():
-                await self._clock.sleep_until(self._clock.monotonic() + self._limits.snapshot_retry_seconds)
-
-    async def _take_snapshot(self) -> bool:
-        async with self._snapshot_lock:
-            index, bytes_before = self._applier.index, self._log_file.written
-            term = self._raft.log.term_at(index)
-            if term is None:
-                return True  # a received snapshot is about to replace everything
-            snapshot = SnapshotMeta(index=index, term=term, membership=self._raft.membership_at(index))
-            started = time.monotonic()
-            key = await write_snapshot(self._folder, self._keys, self._snapshot_disk, snapshot, self._store.snapshot())
-            if key is None:
-                return False
-            self._bytes_at_snapshot = bytes_before
-            keep_from = max(1, index - self._limits.keep_entries + 1)
-            self._step(SnapshotTaken(snapshot, keep_from))
-            try:
-                await self._snapshot_disk.submit(lambda: remove_before(self._folder, index))
-                await self._log_disk.submit(lambda: self._log_file.compact(keep_from))
-            except OSError as error:
-                what = f"can't remove what a snapshot replaced from {str(self._folder)!r}"
-                raise DiskFailedError(f"{what}: {error.strerror}") from error
-            try:
-                await self._log_disk.submit(lambda: self._keys.retain(self._log_file.keys_in_use | {key}))
-            except OSError as error:
-                # A key too many does no harm, and the next snapshot tries again.
-                log.warning("can't remove old data keys from %r: %s", str(self._folder), error.strerror)
-            log.info("snapshot of entry %d taken in %.2f s", index, time.monotonic() - started)
-            return True
-
-    def _read_snapshot(self, snapshot: SnapshotMeta) -> asyncio.Future[SnapshotReader]:
-        path = snapshot_path(self._folder, snapshot.index)
-        return self._snapshot_disk.submit(lambda: SnapshotReader(path, self._keys))

@@ -14,8 +14,9 @@ from swarmcore.api import raft_pb2 as pb
 from swarmcore.api.caller import Caller, set_caller
 from swarmcore.api.raft_pb2_grpc import RaftStub, add_RaftServicer_to_server
 from swarmcore.api.types_pb2 import NodeRole
-from swarmcore.replication.replica import Limits, Replica
+from swarmcore.replication.replica import Replica
 from swarmcore.replication.service import RaftService
+from swarmcore.replication.snapshots import Limits
 from swarmcore.replication.transport import Transport
 from swarmcore.store.store import Store
 from swarmcore.together import run_together

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swarmcore.api.objects_pb2 import Task
-from swarmcore.replication.replica import Limits, Replica
+from swarmcore.replication.replica import Replica
+from swarmcore.replication.snapshots import Limits
 from swarmcore.store.store import Store
 from swarmcore.store.transaction import Transaction
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from swarmcore.errors import ResourceExhaustedError
-from swarmcore.replication.replica import Limits
+from swarmcore.replication.snapshots import Limits
 from swarmcore.testing.replication import Running, running_replica
 
 LIMITS = Limits(reserve_bytes=1024 * 1024, segment_bytes=64 * 1024)

@@ -10,7 +10,7 @@ import pytest
 from swarmcore.api.objects_pb2 import Config
 from swarmcore.errors import FailedPreconditionError, NotLeaderError
 from swarmcore.raft.membership import Remove
-from swarmcore.replication.replica import Limits
+from swarmcore.replication.snapshots import Limits
 from swarmcore.testing.manager_group import GroupMember, manager_group
 
 

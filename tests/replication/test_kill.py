@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from swarmcore.api.objects_pb2 import Task
-from swarmcore.replication.replica import Limits, Replica
+from swarmcore.replication.replica import Replica
+from swarmcore.replication.snapshots import Limits
 from swarmcore.store.store import Store
 from swarmcore.store.transaction import Transaction
 from swarmcore.testing.replication import running_replica

@@ -16,8 +16,9 @@ from swarmcore.errors import ConfigurationError, DamagedStateError, NotLeaderErr
 from swarmcore.replication import log_file as log_file_module
 from swarmcore.replication.keys import KeyRing
 from swarmcore.replication.log_file import DiskFailedError, segment_paths
-from swarmcore.replication.replica import Limits, Replica
+from swarmcore.replication.replica import Replica
 from swarmcore.replication.snapshot_file import snapshot_paths
+from swarmcore.replication.snapshots import Limits
 from swarmcore.replication.state_folder import State, open_state
 from swarmcore.store.changes import Commit
 from swarmcore.store.store import Store
@@ -31,7 +32,7 @@ async def snapshot_of(running: Running, index: int) -> None:
     async with asyncio.timeout(20):
         while running.replica.snapshot_index < index:
             await let_the_loop_run()
-        async with running.replica._snapshot_lock:
+        async with running.replica._snapshots.lock:
             pass
 
 
@@ -140,7 +141,7 @@ async def test_a_log_that_is_large_in_bytes_makes_a_snapshot_too(folder: Path) -
 async def test_writes_go_on_while_a_snapshot_is_written(folder: Path) -> None:
     async with running_replica(folder, limits=OFTEN) as running:
         await asyncio.gather(*(running.create(f"big-{number}", log="x" * 20_000) for number in range(100)))
-        snapshot = asyncio.create_task(running.replica._take_snapshot())
+        snapshot = asyncio.create_task(running.replica._snapshots.take())
         for number in range(20):
             await running.create(f"task-{number}")
         await snapshot
@@ -160,10 +161,10 @@ async def test_no_room_for_a_snapshot_stops_nothing(folder: Path, monkeypatch: p
             patch.setattr("swarmcore.replication.snapshotter.SnapshotWriter", full)
             for number in range(60):
                 await running.create(f"task-{number}")
-            assert not await running.replica._take_snapshot()
+            assert not await running.replica._snapshots.take()
 
         assert running.replica.snapshot_index == 0
-        assert await running.replica._take_snapshot()
+        assert await running.replica._snapshots.take()
 
 
 async def test_a_failed_fsync_ends_the_replica_and_acknowledges_nothing(

@@ -22,8 +22,9 @@ from swarmcore.raft.types import NO_ONE, Entry, EntryKind, HardState
 from swarmcore.replication.durable import replace_file
 from swarmcore.replication.keys import KeyRing
 from swarmcore.replication.log_file import DiskFailedError, LogFile
-from swarmcore.replication.replica import Limits, Replica
+from swarmcore.replication.replica import Replica
 from swarmcore.replication.snapshot_file import SnapshotReader, snapshot_path
+from swarmcore.replication.snapshots import Limits
 from swarmcore.replication.snapshotter import write_snapshot
 from swarmcore.replication.state_folder import KEY_FILE, MEMBER_FILE
 from swarmcore.store.store import Store
@@ -64,8 +65,8 @@ class WatchedReplica(Replica):
 
     async def receive_snapshot(self, message: InstallSnapshot, pieces: list[bytes]) -> bool:
         """Put what was received beside the own snapshots, then tell the machine of it; False when there is no room."""
-        async with self._snapshot_lock:
-            folder, keys, disk = self._folder, self._keys, self._snapshot_disk
+        async with self._snapshots.lock:
+            folder, keys, disk = self._folder, self._keys, self._snapshots.disk
             if not await write_snapshot(folder, keys, disk, message.snapshot, iter(pieces)):
                 return False
             self._step(Received(message))
@@ -74,7 +75,7 @@ class WatchedReplica(Replica):
     async def snapshot_pieces(self, index: int) -> list[bytes]:
         """The content of an own snapshot. Raises OSError when it is gone."""
         path = snapshot_path(self._folder, index)
-        return await self._snapshot_disk.submit(lambda: list(SnapshotReader(path, self._keys).pieces()))
+        return await self._snapshots.disk.submit(lambda: list(SnapshotReader(path, self._keys).pieces()))
 
 
 class WatchedStore(Store):
