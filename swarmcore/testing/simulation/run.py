@@ -12,7 +12,17 @@ from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
-from swarmcore.replication import applier, durable, frames, keys, log_file, replica, snapshot_file, state_folder
+from swarmcore.replication import (
+    applier,
+    durable,
+    frames,
+    keys,
+    log_file,
+    replica,
+    snapshot_file,
+    snapshots,
+    state_folder,
+)
 from swarmcore.store import store
 from swarmcore.testing.simulation.files import SimulatedOs
 from swarmcore.testing.simulation.group import Group, ViolationError
@@ -21,7 +31,7 @@ from swarmcore.testing.simulation.loop import SimulatedLoop, StuckError
 from swarmcore.testing.simulation.process import SimulatedDisk
 
 _FILE_CODE: tuple[ModuleType, ...] = (durable, frames, keys, log_file, snapshot_file, state_folder)
-_TIMED_CODE: tuple[ModuleType, ...] = (applier, replica, store)
+_TIMED_CODE: tuple[ModuleType, ...] = (applier, snapshots, store)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +80,8 @@ def _simulated(loop: SimulatedLoop, chance: Random) -> Iterator[None]:
     patches = [patch.object(module, "os", os) for module in _FILE_CODE]
     timer = _Time(loop, chance)
     patches += [patch.object(module, "time", timer) for module in _TIMED_CODE]
-    patches += [patch.object(state_folder, "fcntl", _Locks), patch.object(replica, "Disk", SimulatedDisk)]
+    patches.append(patch.object(state_folder, "fcntl", _Locks))
+    patches += [patch.object(module, "Disk", SimulatedDisk) for module in (replica, snapshots)]
     for one in patches:
         one.start()
     try:
