@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from swarmcore.api.objects_pb2 import Node, Task
 from swarmcore.api.types_pb2 import ContainerStatus, PortConfig, PortStatus
+from swarmcore.plugin import containers
 from swarmcore.plugin.executor import (
     Controller,
     Dependencies,
@@ -19,10 +20,10 @@ from swarmcore.plugin.executor import (
     TaskStartedError,
     TemporaryError,
 )
+from swarmcore.plugin.task_files import MemoryFolder
 from swarmcore_docker_executor import spec
 from swarmcore_docker_executor.engine import Engine, EngineError
 from swarmcore_docker_executor.events import Events
-from swarmcore_docker_executor.files import MemoryFolder
 from swarmcore_docker_executor.images import Images
 
 RECHECK_SECONDS = 30.0
@@ -58,7 +59,7 @@ class DockerController(Controller):
         self._task = task
         self._dependencies = dependencies
         self._node = node
-        self._name = spec.container_name(task)
+        self._name = containers.container_name(task)
         self._seen: Inspected | None = None
         self._is_fresh = False
         """Made by this object and never started: what the engine would say of it is known."""
@@ -72,14 +73,16 @@ class DockerController(Controller):
 
     async def prepare(self) -> None:
         node = self._node()
-        request = spec.create_request(spec.expanded(self._task, node), api=self._engine.api)
+        request = spec.create_request(containers.expanded(self._task, node), api=self._engine.api)
         await self._settle()
         container = self._task.spec.container
         await self._images.fetch(container.image, container.pull_options.registry_auth)
-        mounts = await self._uninterrupted(
-            self._engine.run(lambda: self._memory.mounts(self._task, self._dependencies, node))
+        files = await self._uninterrupted(
+            self._engine.run(lambda: self._memory.write(self._task, self._dependencies, node))
         )
-        request["HostConfig"]["Mounts"] += mounts
+        request["HostConfig"]["Mounts"] += [
+            {"Type": "bind", "Source": str(path), "Target": file.target, "ReadOnly": True} for path, file in files
+        ]
         try:
             await self._uninterrupted(self._create(request))
         except EngineError as error:
@@ -110,7 +113,7 @@ class DockerController(Controller):
             found = await self._inspect()
         elif not self._waits_for_health(found):
             raise TaskStartedError(f"container {self._name!r} was started before")
-        if spec.has_healthcheck(self._task, found):
+        if containers.has_healthcheck(found):
             await self._wait_healthy()
 
     async def wait(self) -> None:
@@ -151,7 +154,7 @@ class DockerController(Controller):
         signal = self._task.spec.container.stop_signal or await self._stop_signal()
         if not await self._signal(signal):
             return
-        if not await self._wait_stopped(spec.stop_grace(self._task)):
+        if not await self._wait_stopped(containers.stop_grace(self._task)):
             await self.terminate()
 
     async def terminate(self) -> None:
@@ -243,7 +246,7 @@ class DockerController(Controller):
                 return None
             # Only that it does not know right now: an engine that ends or starts says so too.
             raise TemporaryError(str(error)) from error
-        owner = (found["Config"].get("Labels") or {}).get(spec.LABEL_TASK_ID)
+        owner = (found["Config"].get("Labels") or {}).get(containers.LABEL_TASK_ID)
         if owner != self._task.id:
             raise TaskRejectedError(f"a container named {self._name!r} exists and belongs to something else")
         self._seen = found

@@ -16,8 +16,8 @@ from docker.api.client import APIClient
 
 from swarmcore.errors import ConfigurationError
 from swarmcore.plugin.executor import ExecutorError, TemporaryError
+from swarmcore.plugin.threads import Threads
 from swarmcore_docker_executor.sockets import new_client
-from swarmcore_docker_executor.threads import Threads
 
 T = TypeVar("T")
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from swarmcore.api.objects_pb2 import Node, Task
 from swarmcore.api.types_pb2 import NodeDescription
+from swarmcore.plugin import containers
 from swarmcore.plugin.executor import Controller, Dependencies, Executor, HostInfo, TemporaryError
+from swarmcore.plugin.task_files import MemoryFolder
 from swarmcore_docker_executor import spec
 from swarmcore_docker_executor.controller import DockerController
 from swarmcore_docker_executor.engine import Engine, EngineError
 from swarmcore_docker_executor.events import Events
-from swarmcore_docker_executor.files import MemoryFolder
 from swarmcore_docker_executor.images import Images
 
 _V2_KINDS = {"volumedriver": "Volume", "networkdriver": "Network", "logdriver": "Log"}
@@ -50,7 +51,7 @@ class DockerExecutor(Executor):
         spec.refuse_unsupported(task, self._engine.api)
         if self._node is not None:
             # A field that no template can name is refused before anything is made or fetched.
-            spec.expanded(task, self._node)
+            containers.expanded(task, self._node)
         return self._controller(task, dependencies)
 
     async def recover(self, task: Task, handle: bytes | None, dependencies: Dependencies) -> Controller | None:

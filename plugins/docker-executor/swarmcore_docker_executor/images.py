@@ -12,8 +12,8 @@ from typing import Final
 import requests
 
 from swarmcore.plugin.executor import TaskRejectedError, TemporaryError
+from swarmcore.plugin.threads import Threads
 from swarmcore_docker_executor.engine import Engine, EngineError, message_of, reason_of
-from swarmcore_docker_executor.threads import Threads
 
 log = logging.getLogger("swarmcore.docker")
 

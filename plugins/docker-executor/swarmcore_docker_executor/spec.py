@@ -5,23 +5,13 @@ Source: Docker Engine API, `POST /containers/create`.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from typing import Any
 
-from google.protobuf.duration_pb2 import Duration
-
-from swarmcore.api.objects_pb2 import Node, Task
+from swarmcore.api.objects_pb2 import Task
 from swarmcore.api.specs_pb2 import ContainerSpec
 from swarmcore.api.types_pb2 import HealthConfig, Mount, PortConfig, Privileges
-from swarmcore.plugin.executor import TaskRejectedError, TemporaryError
-from swarmcore.plugin.task_templates import expand_container, has_templates, task_name
-from swarmcore.plugin.templates import TemplateError
-from swarmcore_docker_executor.files import NODE_UNKNOWN
-
-LABEL_TASK = "com.docker.swarm.task"
-LABEL_TASK_ID = "com.docker.swarm.task.id"
-DEFAULT_GRACE_SECONDS = 10.0
+from swarmcore.plugin.containers import environment, extra_hosts, labels, nanoseconds, seccomp_profile
+from swarmcore.plugin.executor import TaskRejectedError
 
 _PROTOCOLS = {PortConfig.TCP: "tcp", PortConfig.UDP: "udp", PortConfig.SCTP: "sctp"}
 _MOUNT_TYPES = {Mount.BIND: "bind", Mount.VOLUME: "volume", Mount.TMPFS: "tmpfs"}
@@ -40,47 +30,6 @@ _CONSISTENCIES = {
 }
 
 
-def container_name(task: Task) -> str:
-    """SwarmKit's name of a task's container: `<service>.<slot or node>.<task id>`."""
-    return task_name(task)
-
-
-def expanded(task: Task, node: Node | None) -> Task:
-    """The task with its container's templates expanded. Raises TaskRejectedError, and TemporaryError without node."""
-    if not has_templates(task.spec.container):
-        return task
-    if node is None:
-        raise TemporaryError(NODE_UNKNOWN)
-    try:
-        return expand_container(task, node)
-    except TemplateError as error:
-        raise TaskRejectedError(str(error)) from error
-
-
-def labels(task: Task) -> dict[str, str]:
-    """Labels of the container: the user's, then SwarmKit's, which nobody can override."""
-    return {
-        **task.spec.container.labels,
-        **task.annotations.labels,
-        LABEL_TASK: "",
-        LABEL_TASK_ID: task.id,
-        "com.docker.swarm.task.name": container_name(task),
-        "com.docker.swarm.node.id": task.node_id,
-        "com.docker.swarm.service.id": task.service_id,
-        "com.docker.swarm.service.name": task.service_annotations.name,
-    }
-
-
-def stop_grace(task: Task) -> float:
-    """Seconds between the stop signal and the kill."""
-    container = task.spec.container
-    return seconds(container.stop_grace_period) if container.HasField("stop_grace_period") else DEFAULT_GRACE_SECONDS
-
-
-def seconds(duration: Duration) -> float:
-    return duration.seconds + duration.nanos / 1e9
-
-
 def create_request(task: Task, *, api: tuple[int, int]) -> dict[str, Any]:
     """The body of the create request, without the mounts that carry secrets and configs.
 
@@ -91,7 +40,7 @@ def create_request(task: Task, *, api: tuple[int, int]) -> dict[str, Any]:
     request: dict[str, Any] = {
         "Image": spec.image,
         "Labels": labels(task),
-        "Env": [*spec.env, *_generic_environment(task)],
+        "Env": environment(task),
         "Tty": spec.tty,
         "OpenStdin": spec.open_stdin,
         "HostConfig": _host_config(task),
@@ -162,7 +111,7 @@ def _host_config(task: Task) -> dict[str, Any]:
         "CapDrop": list(spec.capability_drop),
         "Sysctls": dict(spec.sysctls),
         "Ulimits": [{"Name": limit.name, "Soft": limit.soft, "Hard": limit.hard} for limit in spec.ulimits],
-        "ExtraHosts": [extra for line in spec.hosts for extra in _extra_hosts(line)],
+        "ExtraHosts": [extra for line in spec.hosts for extra in extra_hosts(line)],
         "SecurityOpt": _security_options(spec.privileges),
         "RestartPolicy": {"Name": "no"},
         **_resources(task),
@@ -204,26 +153,6 @@ def _ports(task: Task) -> list[tuple[str, int]]:
         for port in task.endpoint.ports
         if port.publish_mode == PortConfig.HOST
     ]
-
-
-def _extra_hosts(line: str) -> list[str]:
-    """`IP host alias …`, as in a hosts file, in the engine's `host:IP` form."""
-    address, *names = line.split() or [""]
-    if not names:
-        raise TaskRejectedError(f"container.hosts: {line!r} is not an address and its names")
-    return [f"{name}:{address}" for name in names]
-
-
-def _generic_environment(task: Task) -> list[str]:
-    values: dict[str, list[str]] = {}
-    for resource in task.assigned_generic_resources:
-        if resource.WhichOneof("resource") == "named_resource_spec":
-            named = resource.named_resource_spec
-            values.setdefault(named.kind, []).append(named.value)
-        else:
-            discrete = resource.discrete_resource_spec
-            values.setdefault(discrete.kind, []).append(str(discrete.value))
-    return [f"DOCKER_RESOURCE_{kind.upper()}={','.join(found)}" for kind, found in values.items()]
 
 
 def _mount(mount: Mount) -> dict[str, Any]:
@@ -271,19 +200,12 @@ def _security_options(privileges: Privileges) -> list[str]:
     if privileges.seccomp.mode == Privileges.SeccompOpts.UNCONFINED:
         options.append("seccomp=unconfined")
     elif privileges.seccomp.mode == Privileges.SeccompOpts.CUSTOM:
-        options.append(f"seccomp={_compact_json(privileges.seccomp.profile)}")
+        options.append(f"seccomp={seccomp_profile(privileges.seccomp.profile)}")
     if privileges.apparmor.mode == Privileges.AppArmorOpts.DISABLED:
         options.append("apparmor=unconfined")
     if privileges.no_new_privileges:
         options.append("no-new-privileges=true")
     return options
-
-
-def _compact_json(profile: bytes) -> str:
-    try:
-        return json.dumps(json.loads(profile), separators=(",", ":"))
-    except ValueError as error:
-        raise TaskRejectedError("container.privileges.seccomp.profile: is not JSON") from error
 
 
 def _healthcheck(health: HealthConfig) -> dict[str, Any]:
@@ -295,13 +217,5 @@ def _healthcheck(health: HealthConfig) -> dict[str, Any]:
         ("StartInterval", "start_interval"),
     ):
         if health.HasField(name):  # type: ignore[arg-type]
-            duration: Duration = getattr(health, name)
-            request[key] = duration.seconds * 1_000_000_000 + duration.nanos
+            request[key] = nanoseconds(getattr(health, name))
     return request
-
-
-def has_healthcheck(task: Task, inspected: Mapping[str, Any]) -> bool:
-    """Whether RUNNING has to wait for the engine to call the container healthy."""
-    configured = (inspected.get("Config") or {}).get("Healthcheck") or {}
-    test = configured.get("Test") or []
-    return bool(test) and test != ["NONE"]

@@ -12,12 +12,12 @@ from swarmcore_docker_executor.controller import DockerController
 from swarmcore_docker_executor.engine import Engine
 from swarmcore_docker_executor.events import Events
 from swarmcore_docker_executor.executor import DockerExecutor
-from swarmcore_docker_executor.files import MemoryFolder
 from swarmcore_docker_executor.images import Images
-from swarmcore_docker_executor.spec import LABEL_TASK_ID
 
 from swarmcore.api.objects_pb2 import Node, Task
+from swarmcore.plugin.containers import LABEL_TASK_ID
 from swarmcore.plugin.executor import Dependencies, ExitError, HostInfo, TaskRejectedError, TemporaryError
+from swarmcore.plugin.task_files import MemoryFolder
 from swarmcore.testing.fake_docker import Answer, FakeDocker, fake_docker
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from swarmcore_docker_executor import files
-from swarmcore_docker_executor.files import task_files
 
 from swarmcore.api.objects_pb2 import Secret, Task
+from swarmcore.plugin import task_files as files
 from swarmcore.plugin.executor import Dependencies, TaskRejectedError
+from swarmcore.plugin.task_files import task_files
 
 
 def task_with_secret(target: str) -> Task:

@@ -7,11 +7,11 @@ import subprocess
 import sys
 import threading
 
-from swarmcore_docker_executor.threads import Threads
+from swarmcore.plugin.threads import Threads
 
 HANGING = """
 import asyncio, threading
-from swarmcore_docker_executor.threads import Threads
+from swarmcore.plugin.threads import Threads
 
 async def main():
     threads = Threads(1, "t")

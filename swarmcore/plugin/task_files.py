@@ -9,7 +9,6 @@ import subprocess
 import threading
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from swarmcore.api.objects_pb2 import Node, Task
 from swarmcore.api.types_pb2 import Driver, FileTarget
@@ -122,8 +121,8 @@ class MemoryFolder:
         self._lock = threading.Lock()
         """Mounting and unmounting, from several of the engine's threads."""
 
-    def mounts(self, task: Task, dependencies: Dependencies, node: Node | None = None) -> list[dict[str, Any]]:
-        """Write the files of a task and return the mounts that bring them into its container."""
+    def write(self, task: Task, dependencies: Dependencies, node: Node | None = None) -> list[tuple[Path, File]]:
+        """Write the files of a task; returns where each one is, to be mounted read-only into its container."""
         files = task_files(task, dependencies, node)
         if not files:
             return []
@@ -131,7 +130,7 @@ class MemoryFolder:
         with self._lock:
             self._require_memory()
             folder.mkdir(mode=0o700, exist_ok=True)
-        mounts = []
+        written = []
         for number, file in enumerate(files):
             path = folder / str(number)
             with contextlib.suppress(FileNotFoundError):
@@ -145,8 +144,8 @@ class MemoryFolder:
                 os.fchmod(descriptor, file.mode)
             finally:
                 os.close(descriptor)
-            mounts.append({"Type": "bind", "Source": str(path), "Target": file.target, "ReadOnly": True})
-        return mounts
+            written.append((path, file))
+        return written
 
     def remove(self, task_id: str) -> None:
         """Forget the files of a task; the last one takes the tmpfs with it."""

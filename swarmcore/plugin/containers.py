@@ -1,0 +1,107 @@
+"""What a task's container is called, labelled and told, whichever engine runs it. Pure.
+
+Used by executors of container engines, so that tools which read names and labels find the same on each.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from google.protobuf.duration_pb2 import Duration
+
+from swarmcore.api.objects_pb2 import Node, Task
+from swarmcore.plugin.executor import TaskRejectedError, TemporaryError
+from swarmcore.plugin.task_files import NODE_UNKNOWN
+from swarmcore.plugin.task_templates import expand_container, has_templates, task_name
+from swarmcore.plugin.templates import TemplateError
+
+LABEL_TASK: Final = "com.docker.swarm.task"
+LABEL_TASK_ID: Final = "com.docker.swarm.task.id"
+DEFAULT_GRACE_SECONDS: Final = 10.0
+
+
+def container_name(task: Task) -> str:
+    """SwarmKit's name of a task's container: `<service>.<slot or node>.<task id>`."""
+    return task_name(task)
+
+
+def expanded(task: Task, node: Node | None) -> Task:
+    """The task with its container's templates expanded. Raises TaskRejectedError, and TemporaryError without node."""
+    if not has_templates(task.spec.container):
+        return task
+    if node is None:
+        raise TemporaryError(NODE_UNKNOWN)
+    try:
+        return expand_container(task, node)
+    except TemplateError as error:
+        raise TaskRejectedError(str(error)) from error
+
+
+def labels(task: Task) -> dict[str, str]:
+    """Labels of the container: the user's, then SwarmKit's, which nobody can override."""
+    return {
+        **task.spec.container.labels,
+        **task.annotations.labels,
+        LABEL_TASK: "",
+        LABEL_TASK_ID: task.id,
+        "com.docker.swarm.task.name": container_name(task),
+        "com.docker.swarm.node.id": task.node_id,
+        "com.docker.swarm.service.id": task.service_id,
+        "com.docker.swarm.service.name": task.service_annotations.name,
+    }
+
+
+def environment(task: Task) -> list[str]:
+    """The environment as `NAME=value`: the user's, then the generic resources that the task was given."""
+    return [*task.spec.container.env, *_generic_resources(task)]
+
+
+def _generic_resources(task: Task) -> list[str]:
+    values: dict[str, list[str]] = {}
+    for resource in task.assigned_generic_resources:
+        if resource.WhichOneof("resource") == "named_resource_spec":
+            named = resource.named_resource_spec
+            values.setdefault(named.kind, []).append(named.value)
+        else:
+            discrete = resource.discrete_resource_spec
+            values.setdefault(discrete.kind, []).append(str(discrete.value))
+    return [f"DOCKER_RESOURCE_{kind.upper()}={','.join(found)}" for kind, found in values.items()]
+
+
+def extra_hosts(line: str) -> list[str]:
+    """`IP host alias …`, as in a hosts file, in the engines' `host:IP` form."""
+    address, *names = line.split() or [""]
+    if not names:
+        raise TaskRejectedError(f"container.hosts: {line!r} is not an address and its names")
+    return [f"{name}:{address}" for name in names]
+
+
+def seccomp_profile(profile: bytes) -> str:
+    """A custom seccomp profile as compact JSON. Raises TaskRejectedError where it is none."""
+    try:
+        return json.dumps(json.loads(profile), separators=(",", ":"))
+    except ValueError as error:
+        raise TaskRejectedError("container.privileges.seccomp.profile: is not JSON") from error
+
+
+def stop_grace(task: Task) -> float:
+    """Seconds between the stop signal and the kill."""
+    container = task.spec.container
+    return seconds(container.stop_grace_period) if container.HasField("stop_grace_period") else DEFAULT_GRACE_SECONDS
+
+
+def seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9
+
+
+def nanoseconds(duration: Duration) -> int:
+    return duration.seconds * 1_000_000_000 + duration.nanos
+
+
+def has_healthcheck(inspected: Mapping[str, Any]) -> bool:
+    """Whether RUNNING has to wait for the engine to call the container healthy; asked of what the engine says of it."""
+    configured = (inspected.get("Config") or {}).get("Healthcheck") or {}
+    test = configured.get("Test") or []
+    return bool(test) and test != ["NONE"]
