@@ -6,7 +6,7 @@ import errno
 from pathlib import Path
 from typing import Any
 
-from swarmcore.replication import durable, log_file, replica, snapshot_file, snapshotter, state_folder
+from swarmcore.replication import durable, log_file, snapshot_file, snapshots, snapshotter, state_folder
 from swarmcore.replication.log_file import DiskFullError, LogFile
 from swarmcore.replication.snapshot_file import SnapshotWriter
 from swarmcore.replication.write_queue import WriteQueue
@@ -171,7 +171,7 @@ def log_removed_before_its_snapshot() -> list[Any]:
             path.unlink(missing_ok=True)
         return bool(await real(folder, keys, disk, snapshot, pieces))
 
-    return [method(replica, "write_snapshot", write)]
+    return [method(snapshots, "write_snapshot", write)]
 
 
 @mutant
