@@ -62,11 +62,23 @@ class Membership:
 
     members: Mapping[int, Member] = field(default_factory=lambda: MappingProxyType({}))
     last_id: int = 0
+    group: str = ""
+    """Which group this is: empty for the one that a cluster was founded with, a name of its own for one made anew."""
+    replaced: tuple[str, ...] = ()
+    """The groups whose place this one took, oldest first: whoever is still in one of them may not come back."""
 
     @classmethod
     def single(cls, node_id: str, address: str) -> Membership:
         """The membership that a cluster begins with: one voter, with id 1."""
         return cls({1: Member(id=1, node_id=node_id, address=address, is_voter=True)}, 1)
+
+    def made_anew(self, *, id: int, node_id: str, address: str, group: str) -> Membership:
+        """The membership of a new group that goes on with this one's history: one voter, and nobody else may return.
+
+        `group` has to be a name that nobody else can come to: two groups made of one old group are strangers.
+        """
+        member = Member(id=id, node_id=node_id, address=address, is_voter=True)
+        return Membership({id: member}, max(id, self.last_id), group, (*self.replaced, self.group))
 
     @property
     def voters(self) -> tuple[int, ...]:
@@ -91,7 +103,7 @@ class Membership:
                     return f"node {node_id!r} is a member already"
                 id = self.last_id + 1
                 members[id] = Member(id=id, node_id=node_id, address=address, is_voter=False)
-                return Membership(members, id)
+                return replace(self, members=members, last_id=id)
             case Promote(id) | Remove(id) | Move(id) if id not in members:
                 return f"there is no member {id}"
             case Promote(id):
@@ -104,12 +116,15 @@ class Membership:
                 del members[id]
             case Move(id, address):
                 members[id] = replace(members[id], address=address)
-        return Membership(members, self.last_id)
+        return replace(self, members=members)
 
     def encode(self) -> bytes:
         """The data of a membership entry; equal values give equal bytes."""
         members = [[m.id, m.node_id, m.address, m.is_voter] for m in self.members.values()]
-        return json.dumps({"last_id": self.last_id, "members": members}, separators=(",", ":")).encode()
+        file: dict[str, object] = {"last_id": self.last_id, "members": members}
+        if self.group:
+            file.update(group=self.group, replaced=list(self.replaced))
+        return json.dumps(file, separators=(",", ":")).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> Membership:
@@ -120,6 +135,7 @@ class Membership:
                 int(id): Member(id=int(id), node_id=str(node_id), address=str(address), is_voter=bool(is_voter))
                 for id, node_id, address, is_voter in file["members"]
             }
-            return cls(members, int(file["last_id"]))
+            replaced = tuple(str(group) for group in file.get("replaced", ()))
+            return cls(members, int(file["last_id"]), str(file.get("group", "")), replaced)
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a membership: {error}") from error
