@@ -154,38 +154,50 @@ class Interceptor(grpc.aio.ServerInterceptor):
     def _wrap_forwarded(self, method: str, handler: Handler, forward: Forwarder) -> Handler:
         """Answer here while this manager leads, else pass the bytes on as they are."""
         read, write = handler.request_deserializer, handler.response_serializer
-        if handler.request_streaming:
-            raise InternalError(f"{method}: a stream of requests can't be passed on to the leader")
+        streams = handler.request_streaming
+        inner_one = handler.stream_unary if streams else handler.unary_unary
+        inner_many = handler.stream_stream if streams else handler.unary_stream
 
-        async def answer_one(data: bytes, context: Context) -> bytes:
-            return bytes(write(await _settled(handler.unary_unary(_read(read, data), context))))
+        def requests(data: Any) -> Any:
+            return _read_all(read, data) if streams else _read(read, data)
 
-        def answer_many(data: bytes, context: Context) -> Any:
-            return handler.unary_stream(_read(read, data), context)
+        async def answer_one(data: Any, context: Context) -> bytes:
+            return bytes(write(await _settled(inner_one(requests(data), context))))
 
-        here_one = self._one(method, answer_one, method in LONG_CALLS)
+        def answer_many(data: Any, context: Context) -> Any:
+            return inner_many(requests(data), context)
+
+        here_one = self._one(method, answer_one, streams or method in LONG_CALLS)
         here_many = self._many(method, answer_many, write)
 
-        async def one(data: bytes, context: Context) -> Any:
+        async def one(data: Any, context: Context) -> Any:
             try:
                 while not forward.is_leader:
                     with self._stream(), contextlib.suppress(BecameLeader):
+                        if streams:
+                            return await _only(forward.stream(method, data, self._passing(context)))
                         return await forward.unary(method, data, self._passing(context), context.time_remaining())
             except Exception as error:  # noqa: BLE001 - the border: every error becomes a status
                 await _refuse(method, context, error)
             return await here_one(data, context)
 
-        async def many(data: bytes, context: Context) -> None:
+        async def many(data: Any, context: Context) -> None:
             try:
                 while not forward.is_leader:
                     with self._stream(), contextlib.suppress(BecameLeader):
-                        async for answer in forward.stream(method, data, self._passing(context)):
-                            await context.write(answer)
+                        answers = forward.stream(method, data, self._passing(context))
+                        async with contextlib.aclosing(answers) as passed:  # type: ignore[type-var]
+                            async for answer in passed:
+                                await context.write(answer)
                         return
             except Exception as error:  # noqa: BLE001 - the border: every error becomes a status
                 await _refuse(method, context, error)
             await here_many(data, context)
 
+        if streams:
+            if handler.response_streaming:
+                return grpc.stream_stream_rpc_method_handler(many)
+            return grpc.stream_unary_rpc_method_handler(one)
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(many)
         return grpc.unary_unary_rpc_method_handler(one)
@@ -343,6 +355,19 @@ def _read(read: Callable[[bytes], Any], data: bytes) -> Any:
         return read(data)
     except Exception:  # noqa: BLE001 - whatever the parser calls it, the request is none
         raise InvalidArgumentError("the request can't be read: it is not of this method's type") from None
+
+
+async def _read_all(read: Callable[[bytes], Any], data: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async for each in data:
+        yield _read(read, each)
+
+
+async def _only(answers: AsyncIterator[bytes]) -> bytes:
+    """The one answer to a stream of requests."""
+    async with contextlib.aclosing(answers) as passed:  # type: ignore[type-var]
+        async for answer in passed:
+            return answer
+    raise InternalError("the leader ended the call without an answer")
 
 
 async def _settled(result: Any) -> Any:

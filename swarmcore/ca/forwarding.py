@@ -18,6 +18,8 @@ LEADERS_SERVICES = (
     "/docker.swarmkit.v1.NodeCA/",
     "/docker.swarmkit.v1.Control/",
     "/docker.swarmkit.v1.Dispatcher/",
+    "/docker.swarmkit.v1.Logs/",
+    "/docker.swarmkit.v1.LogBroker/",
     "/swarmcore.v1.Raft/Join",
     "/swarmcore.v1.Raft/Leave",
 )
@@ -46,8 +48,11 @@ class Forwarder(Protocol):
         """The leader's answer. Raises AioRpcError as the leader gave it, UnavailableError, BecameLeader."""
         ...
 
-    def stream(self, method: str, request: bytes, metadata: Metadata) -> AsyncIterator[bytes]:
-        """The leader's answers, for as long as it leads. Raises as `unary`."""
+    def stream(self, method: str, request: bytes | AsyncIterator[bytes], metadata: Metadata) -> AsyncIterator[bytes]:
+        """The leader's answers to one request or to a stream of them, for as long as it leads. Raises as `unary`.
+
+        Nothing is taken from a stream before there is a leader to pass it on to.
+        """
         ...
 
 

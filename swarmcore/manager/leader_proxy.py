@@ -54,10 +54,13 @@ class LeaderProxy:
             finally:
                 call.cancel()
 
-    async def stream(self, method: str, request: bytes, metadata: Metadata) -> AsyncIterator[bytes]:
+    async def stream(
+        self, method: str, request: bytes | AsyncIterator[bytes], metadata: Metadata
+    ) -> AsyncIterator[bytes]:
         """The leader's answers until it ends them, or stops leading: then callers come again."""
         channel = await self._leader(self._clock.monotonic() + LEADER_SECONDS)
-        invoke: Any = channel.unary_stream(method)
+        # On the wire, one answer is a stream of one.
+        invoke: Any = channel.unary_stream(method) if isinstance(request, bytes) else channel.stream_stream(method)
         call = invoke(request, metadata=metadata)
         try:
             async for answer in call:

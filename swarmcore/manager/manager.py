@@ -14,6 +14,7 @@ from swarmcore.api.caller import Caller, current_caller
 from swarmcore.api.control_pb2_grpc import add_ControlServicer_to_server
 from swarmcore.api.dispatcher_pb2_grpc import add_DispatcherServicer_to_server
 from swarmcore.api.health_pb2_grpc import add_HealthServicer_to_server
+from swarmcore.api.logbroker_pb2_grpc import add_LogBrokerServicer_to_server, add_LogsServicer_to_server
 from swarmcore.api.plugins_pb2_grpc import add_PluginsServicer_to_server
 from swarmcore.api.raft_pb2_grpc import add_RaftServicer_to_server
 from swarmcore.api.types_pb2 import Peer, WeightedPeer
@@ -30,11 +31,12 @@ from swarmcore.controlapi.plugins import PluginsService
 from swarmcore.controlapi.watch import WatchService
 from swarmcore.dispatcher.dispatcher import Dispatcher
 from swarmcore.errors import ConfigurationError, DamagedStateError
+from swarmcore.logbroker.broker import LogBroker
 from swarmcore.manager.bootstrap import Founder, ensure_cluster
 from swarmcore.manager.joining import join_group, reachable_address
 from swarmcore.manager.leader_proxy import LeaderProxy
 from swarmcore.manager.leading import LeaderComponent, lead
-from swarmcore.manager.locking import keep_locked
+from swarmcore.manager.locking import Locking
 from swarmcore.manager.metrics import manager_metrics
 from swarmcore.manager.role_manager import RoleManager
 from swarmcore.orchestrator import components
@@ -108,6 +110,7 @@ class Manager:
             acceptance=config.acceptance,
         )
         self._dispatcher = Dispatcher(lambda _: self._caller(), self._peers, security.node_id, clock)
+        self._logs = LogBroker(clock=clock)
         self._watch = WatchService(store)
         self._control = ControlService(
             store,
@@ -119,6 +122,8 @@ class Manager:
         self._plugins = PluginsService(plugins, security.node_id, config.hostname)
         self._components: list[LeaderComponent] = [
             self._ca,
+            # Before the dispatcher: agents ask for it as soon as they have a session.
+            self._logs,
             self._dispatcher,
             *components(plugins=plugins, clock=clock),
             Allocator(clock=clock),
@@ -181,7 +186,7 @@ class Manager:
         clock: Clock,
     ) -> Manager:
         try:
-            security.seal_key(replica.identity_key)
+            security.seal_key(replica.keys.identity_keys[0])
         except ConfigurationError as error:
             log.warning("the private key of this manager can't be locked until it is renewed: %s", error)
         store.connect(replica)
@@ -215,6 +220,8 @@ class Manager:
             (add_NodeCAServicer_to_server, self._ca),
             (add_DispatcherServicer_to_server, self._dispatcher),
             (add_ControlServicer_to_server, self._control),
+            (add_LogsServicer_to_server, self._logs),
+            (add_LogBrokerServicer_to_server, self._logs),
             (add_WatchServicer_to_server, self._watch),
             (add_HealthServicer_to_server, self._health),
             (add_PluginsServicer_to_server, self._plugins),
@@ -227,7 +234,7 @@ class Manager:
             self.store.run(),
             lead(self._replica, self.store, self._components, self._prepare),
             self._transport.run(self._replica),
-            keep_locked(self.store, self._replica, self._security.cluster_id),
+            Locking(self.store, self._replica, self._security, self._clock).run(),
         )
 
     async def wait_ready(self) -> None:

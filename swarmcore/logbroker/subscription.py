@@ -1,0 +1,166 @@
+"""One reader of logs: which nodes owe it lines, what came of each, and the lines that wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from swarmcore.api.logbroker_pb2 import LogMessage, LogStream, SubscribeLogsRequest, SubscriptionMessage
+from swarmcore.api.objects_pb2 import Task
+from swarmcore.logbroker.outbox import Outbox
+
+INCOMPLETE = "warning: incomplete log stream. some logs could not be retrieved for the following reasons: "
+WARNING_ATTR = "swarmcore.v1/warning"
+"""Key of the attribute that marks a line of a follower's stream as the manager's own words."""
+ALL_LINES = 0
+"""As a tail: every line."""
+
+
+@dataclass(slots=True)
+class _Mark:
+    """How far one stream of one task has been read."""
+
+    timestamp_ns: int
+    count: int
+    """Lines of just that time."""
+    skip: int = 0
+    """Lines of that time that come once more and were read before."""
+
+
+class Subscription:
+    """Lives for one call of SubscribeLogs, in one term."""
+
+    def __init__(self, id: str, request: SubscribeLogsRequest) -> None:
+        self.id = id
+        self.selector = request.selector
+        self._services = frozenset(request.selector.service_ids)
+        self._tasks = frozenset(request.selector.task_ids)
+        self.options = request.options
+        self.follow = request.options.follow
+        self.outbox = Outbox()
+        self.reader = asyncio.current_task()
+        """Runs the call; cancelled when its peer reads no more."""
+        self.read_at = 0.0
+        """When the reader last came for lines, on the monotonic clock."""
+        self.publishers: set[asyncio.Future[None]] = set()
+        """Those who take lines from nodes; they end with the subscription."""
+        self.awaited: dict[str, tuple[float, str]] = {}
+        """Nodes that should listen: until when, on the monotonic clock, and what is said of them then."""
+        self.is_over = False
+        self._nodes: set[str] = set()
+        self._owing: set[str] = set()
+        self._errors: dict[str, None] = {}
+        self._marks: dict[str, dict[tuple[str, int], _Mark]] = {}
+        """By node, then by task and stream. Kept for followers, whose nodes may come again."""
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        """Every node that was found to have lines, so far."""
+        return frozenset(self._nodes)
+
+    @property
+    def errors(self) -> list[str]:
+        """Why lines are missing, each reason once."""
+        return list(self._errors)
+
+    def owes(self, node_id: str) -> bool:
+        """Whether the node may have lines that it has not sent."""
+        return not self.is_over and node_id in self._owing
+
+    def concerns(self, task: Task) -> bool:
+        """Whether a task is one that the selector names, itself or by its service."""
+        return task.id in self._tasks or task.service_id in self._services
+
+    # What nodes are told
+
+    def add_nodes(self, nodes: Iterable[str]) -> list[str]:
+        """Nodes have lines for it; return those that are new to it."""
+        new = sorted(set(nodes) - self._nodes)
+        self._nodes.update(new)
+        self._owing.update(new)
+        return new
+
+    def begin(self, pending: Iterable[str]) -> None:
+        """All nodes are known. `pending`: tasks without a node, for which a follower waits."""
+        if not self.follow:
+            for task_id in pending:
+                self._errors[f"task {task_id} has not been scheduled"] = None
+            self._maybe_end()
+
+    def message(self, node_id: str) -> SubscriptionMessage:
+        """What the node is told of it. A node that comes again goes on where it stopped."""
+        message = SubscriptionMessage(id=self.id, selector=self.selector, options=self.options)
+        marks = self._marks.get(node_id)
+        if marks:
+            message.options.tail = ALL_LINES
+            message.options.since.FromNanoseconds(min(mark.timestamp_ns for mark in marks.values()))
+            for mark in marks.values():
+                mark.skip = mark.count
+        return message
+
+    # What nodes say
+
+    async def take(self, node_id: str, lines: Sequence[LogMessage]) -> None:
+        """Lines of a node; returns when there was room for them."""
+        if self.follow:
+            lines = self._unread(node_id, lines)
+        await self.outbox.put(lines)
+
+    def _unread(self, node_id: str, lines: Sequence[LogMessage]) -> Sequence[LogMessage]:
+        marks = self._marks.setdefault(node_id, {})
+        unread = []
+        for line in lines:
+            key = (line.context.task_id, line.stream)
+            stamp = line.timestamp.seconds * 1_000_000_000 + line.timestamp.nanos
+            mark = marks.get(key)
+            if mark is None:
+                marks[key] = _Mark(stamp, 1)
+            elif stamp > mark.timestamp_ns:
+                mark.timestamp_ns, mark.count, mark.skip = stamp, 1, 0
+            elif mark.skip:
+                # Sent before the node was lost.
+                mark.skip -= stamp == mark.timestamp_ns
+                continue
+            elif stamp == mark.timestamp_ns:
+                mark.count += 1
+            unread.append(line)
+        return unread
+
+    def node_done(self, node_id: str, error: str = "") -> None:
+        """The node sends no more lines; all of them were sent where there is no `error`."""
+        self.awaited.pop(node_id, None)
+        if not self.owes(node_id):
+            return
+        if self.follow:
+            # Followers wait for nodes that come again.
+            if error:
+                self.outbox.put_at_once([_warning(node_id, error)])
+            return
+        if error:
+            self._errors[error] = None
+        self._owing.discard(node_id)
+        self._maybe_end()
+
+    def close(self) -> None:
+        """Nobody reads any more, or nothing more comes."""
+        self.is_over = True
+        self.awaited.clear()
+        self.outbox.close()
+        for publisher in self.publishers:
+            publisher.cancel()
+
+    def _maybe_end(self) -> None:
+        if not self._owing:
+            # Publishers end by themselves: they have said that they are done.
+            self.is_over = True
+            self.outbox.close()
+
+
+def _warning(node_id: str, reason: str) -> LogMessage:
+    """How a follower hears of a node that fails: a line on stderr that says whose words it is."""
+    line = LogMessage(stream=LogStream.LOG_STREAM_STDERR, data=f"warning: {reason}\n".encode())
+    line.context.node_id = node_id
+    line.timestamp.GetCurrentTime()
+    line.attrs.add(key=WARNING_ATTR, value=reason)
+    return line
