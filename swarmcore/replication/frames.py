@@ -21,7 +21,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from swarmcore.errors import DamagedStateError
+from swarmcore.replication.damage import damaged
 from swarmcore.replication.keys import NONCE_BYTES, KeyRing
 
 FORMAT = 1
@@ -87,14 +87,6 @@ class Header:
         if cipher is None:
             raise damaged(path, 12, f"data key {key} is not in the key file")
         return cls(kind=kind, key=key, number=number, salt=salt, cipher=cipher)
-
-
-def damaged(path: Path, offset: int, what: str) -> DamagedStateError:
-    """The error of a file that can't be trusted, with what its reader can do."""
-    return DamagedStateError(
-        f"{str(path)!r} is damaged at byte {offset} ({what}): restore the state directory from a backup, "
-        "or remove this manager and join it again"
-    )
 
 
 def seal(cipher: AESGCM, offset: int, payload: bytes) -> bytes:

@@ -16,13 +16,13 @@ from typing import TypeAlias
 
 from swarmcore.errors import InternalError, ResourceExhaustedError
 from swarmcore.raft.types import Entry, EntryKind, HardState
+from swarmcore.replication.damage import damaged
 from swarmcore.replication.durable import TEMPORARY_SUFFIX, replace_file, sync_folder, write_all
 from swarmcore.replication.frames import (
     FRAME_BYTES,
     HEADER_BYTES,
     SEGMENT,
     Header,
-    damaged,
     intact_frames,
     is_torn,
     seal,
@@ -345,6 +345,8 @@ def _decode(path: Path, offset: int, payload: bytes) -> Iterator[Record]:
             at += _RECORD.size
             data = payload[at : at + length]
             at += length
+            if len(data) != length:
+                raise damaged(path, offset, "a record is cut short")
             if type == _HARD_STATE_TYPE:
                 yield HardState(*_HARD_STATE.unpack(data))
             elif type == _ENTRY_TYPE:

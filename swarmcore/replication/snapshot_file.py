@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from swarmcore.replication.damage import damaged
 from swarmcore.replication.durable import TEMPORARY_SUFFIX, sync_folder, write_all
 from swarmcore.replication.frames import (
     FRAME_BYTES,
@@ -18,7 +19,6 @@ from swarmcore.replication.frames import (
     SNAPSHOT,
     Header,
     body_at,
-    damaged,
     seal,
     unseal,
 )
@@ -116,7 +116,10 @@ class SnapshotReader:
         if body is None:
             raise damaged(self.path, offset, "a record does not match its checksum")
         payload = unseal(self.path, self._header.cipher, offset, body)
-        return payload[:1], zlib.decompress(payload[1:]), offset + FRAME_BYTES + len(body)
+        try:
+            return payload[:1], zlib.decompress(payload[1:]), offset + FRAME_BYTES + len(body)
+        except zlib.error:
+            raise damaged(self.path, offset, "a record can't be unpacked") from None
 
 
 def snapshot_path(folder: Path, index: int) -> Path:
