@@ -132,7 +132,10 @@ class Leader(RoleState):
         members = core.membership.members
         for id in members:
             if id != core.id and id not in self.progress:
-                self.progress[id] = Progress(core.log.last_index + 1, core.settings.max_inflight)
+                settings = core.settings
+                self.progress[id] = Progress(
+                    core.log.last_index + 1, settings.max_inflight, settings.max_inflight_bytes
+                )
         for id in [id for id in self.progress if id not in members]:
             del self.progress[id]
             self._confirmed.pop(id, None)
@@ -145,16 +148,20 @@ class Leader(RoleState):
         for id in self.progress:
             self._send_append(id)
 
-    def _send_append(self, to: int, *, even_empty: bool = True) -> bool:
-        """Send what the member lacks, if its pace allows; whether something went."""
+    def _send_append(self, to: int, *, even_empty: bool = True, even_full: bool = False) -> bool:
+        """Send what the member lacks, if its pace allows; whether something went.
+
+        `even_full`: a full window may be one whose answers were lost. A message without entries finds out.
+        """
         core, progress = self._core, self.progress[to]
-        if progress.is_paused:
+        is_question = even_full and progress.pace is Pace.REPLICATE and progress.is_full
+        if progress.is_paused and not is_question:
             return False
         previous = progress.next - 1
         term = core.log.term_at(previous)
         if term is None:
             return self._send_snapshot(to, progress)
-        entries = core.log.batch(progress.next, core.settings.max_message_bytes)
+        entries = () if is_question else core.log.batch(progress.next, core.settings.max_message_bytes)
         if not entries and not even_empty:
             return False
         core.send(
@@ -168,7 +175,10 @@ class Leader(RoleState):
                 commit=core.commit,
             )
         )
-        progress.sent(entries[-1].index if entries else None)
+        if entries:
+            progress.sent(entries[-1].index, sum(len(entry.data) for entry in entries))
+        else:
+            progress.sent_empty()
         return True
 
     def _send_snapshot(self, to: int, progress: Progress) -> bool:
@@ -214,6 +224,10 @@ class Leader(RoleState):
 
     def _on_append_reply(self, reply: AppendReply, progress: Progress) -> None:
         core, id = self._core, reply.sender
+        if reply.is_accepted and reply.index > core.log.last_index:
+            # It holds as agreed what this leader never had: one of both came back with another past. Whatever it is
+            # sent it answers so, at once; a snapshot for it would follow the other without end.
+            return
         progress.alive()
         if not reply.is_accepted:
             agreeing, _ = core.log.last_place_up_to(reply.hint_index, reply.hint_term)
@@ -235,7 +249,7 @@ class Leader(RoleState):
     def _on_heartbeat_reply(self, reply: HeartbeatReply, progress: Progress) -> None:
         progress.heard()
         if progress.match < self._core.log.last_index:
-            self._send_append(reply.sender)
+            self._send_append(reply.sender, even_full=True)
         self._confirmed[reply.sender] = max(reply.round, self._confirmed.get(reply.sender, 0))
         self._serve_confirmed()
 

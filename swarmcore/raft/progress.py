@@ -20,7 +20,9 @@ class Progress:
 
     __slots__ = (
         "_window",
+        "_window_bytes",
         "inflight",
+        "inflight_bytes",
         "is_active",
         "is_waiting",
         "match",
@@ -30,15 +32,17 @@ class Progress:
         "was_active",
     )
 
-    def __init__(self, next: int, window: int) -> None:
+    def __init__(self, next: int, window: int, window_bytes: int) -> None:
         self.match = 0
         """Highest index that is durable there for certain."""
         self.next = next
         """First index to send."""
         self.pace = Pace.PROBE
-        self.inflight: deque[int] = deque()
-        """Last index of each append message under way, in order."""
+        self.inflight: deque[tuple[int, int]] = deque()
+        """Last index and size of each append message under way, in order."""
+        self.inflight_bytes = 0
         self._window = window
+        self._window_bytes = window_bytes
         self.is_waiting = False
         """While probing: a message is under way."""
         self.is_active = False
@@ -53,9 +57,14 @@ class Progress:
             case Pace.PROBE:
                 return self.is_waiting
             case Pace.REPLICATE:
-                return len(self.inflight) >= self._window
+                return self.is_full
             case Pace.SNAPSHOT:
                 return True
+
+    @property
+    def is_full(self) -> bool:
+        """As much is under way as may be, in messages or in bytes."""
+        return len(self.inflight) >= self._window or self.inflight_bytes >= self._window_bytes
 
     def probe(self) -> None:
         """Go back to one message at a time, from what is certain."""
@@ -79,20 +88,27 @@ class Progress:
         self.pace = pace
         self.is_waiting = False
         self.inflight.clear()
+        self.inflight_bytes = 0
         self.snapshot_index = 0
 
-    def sent(self, last_index: int | None) -> None:
-        """An append message left; `last_index` is its last entry's, None when it had none."""
+    def sent(self, last_index: int, size: int) -> None:
+        """A message with `size` bytes of entries up to `last_index` left."""
         if self.pace is Pace.PROBE:
             self.is_waiting = True
-        elif last_index is not None:
+        else:
             self.next = last_index + 1
-            self.inflight.append(last_index)
+            self.inflight.append((last_index, size))
+            self.inflight_bytes += size
+
+    def sent_empty(self) -> None:
+        """A message without entries left: while replicating nothing waits for its answer."""
+        if self.pace is Pace.PROBE:
+            self.is_waiting = True
 
     def accepted(self, index: int) -> bool:
         """The member has everything up to `index`; whether that is news."""
-        while self.inflight and self.inflight[0] <= index:
-            self.inflight.popleft()
+        while self.inflight and self.inflight[0][0] <= index:
+            self.inflight_bytes -= self.inflight.popleft()[1]
         self.next = max(self.next, index + 1)
         if index <= self.match:
             return False
@@ -109,6 +125,9 @@ class Progress:
             return True
         if self.pace is Pace.SNAPSHOT or self.next - 1 != previous_index:
             return False
+        if previous_index <= self.match:
+            # It lost what it had written, or the answer is very old. To say the same at once would go round for ever.
+            return False
         self.next = max(min(previous_index, agreeing + 1), self.match + 1)
         self.is_waiting = False
         return True
@@ -121,8 +140,6 @@ class Progress:
         self.was_active, self.is_active = self.is_active, False
 
     def heard(self) -> None:
-        """A heartbeat came back: one more message may go, in case an answer was lost."""
+        """A heartbeat came back: while probing, one more message may go, in case the last one was lost."""
         self.alive()
         self.is_waiting = False
-        if self.pace is Pace.REPLICATE and len(self.inflight) >= self._window:
-            self.inflight.popleft()

@@ -63,3 +63,5 @@ class Settings:
     """Entry data in one append message, but for a single larger entry."""
     max_inflight: int = 256
     """Append messages under way to one member."""
+    max_inflight_bytes: int = 8 * 1024 * 1024
+    """Entry data under way to one member, but for what the last message adds: what a member that lags may cost."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from swarmcore.raft.effects import Persist, Role, Send, TakeBack
-from swarmcore.raft.events import MemberUnreachable, PersistRefused, Proposed, Started, Ticked
+from swarmcore.raft.events import MemberUnreachable, PersistRefused, Proposed, Received, Started, Ticked
 from swarmcore.raft.leader import Leader
-from swarmcore.raft.messages import AppendRequest
+from swarmcore.raft.messages import AppendReply, AppendRequest
 from swarmcore.raft.progress import Pace, Progress
-from swarmcore.raft.types import HardState, Settings
+from swarmcore.raft.types import NO_ONE, HardState, Settings
 from swarmcore.testing.raft_group import Group
 from swarmcore.testing.raft_member import member, only
 
@@ -80,7 +82,7 @@ def test_lost_messages_are_made_up_for() -> None:
 
 
 def test_an_old_refusal_changes_nothing() -> None:
-    one = Progress(9, 4)
+    one = Progress(9, 4, 100)
     one.accepted(5)
     one.replicate()
 
@@ -89,11 +91,99 @@ def test_an_old_refusal_changes_nothing() -> None:
 
 
 def test_a_refusal_never_goes_back_behind_what_is_certain() -> None:
-    one = Progress(9, 4)
+    one = Progress(9, 4, 100)
     one.match = 5
 
     assert one.refused(8, 2)
     assert one.next == 6
+
+
+def test_no_more_bytes_than_set_are_under_way_however_few_the_messages() -> None:
+    group = Group(1, 2, settings=Settings(max_inflight_bytes=100))
+    group.elect(1)
+    for _ in range(20):
+        group.step(1, Proposed(b"x" * 30))
+
+    assert sum(len(entry.data) for append in appends(group, 2) for entry in append.entries) == 120
+    group.settle()
+    assert progress(group, 2).match == group[1].log.last_index
+    assert progress(group, 2).inflight_bytes == 0
+
+
+def test_a_member_that_makes_nothing_durable_is_sent_no_more_than_a_window() -> None:
+    group = Group(1, 2, 3, settings=SMALL)
+    group.elect(1)
+    group.members[3].is_disk_slow = True
+    for number in range(30):
+        group.propose(1, str(number))
+        group.tick([1])
+    sent = group[3].log.last_index - progress(group, 3).match
+
+    assert sent == SMALL.max_inflight
+    assert group.data(1) == [str(number) for number in range(30)]
+
+
+def test_answers_that_were_lost_are_asked_for_again_without_more_entries() -> None:
+    group = Group(1, 2, settings=SMALL)
+    group.elect(1)
+    group.cut = {(2, 1)}
+    group.propose(1, *"abcde")
+    assert progress(group, 2).is_full
+    group.heal()
+
+    group.step(1, Ticked())
+    group.deliver_one()
+    group.deliver_one()
+
+    (question,) = appends(group, 2)
+    assert (question.previous_index, question.entries) == (group[2].log.last_index, ())
+    group.settle()
+    assert group.data(2) == list("abcde")
+
+
+def test_a_window_that_was_lost_on_its_way_is_sent_again() -> None:
+    group = Group(1, 2, 3, settings=SMALL)
+    group.elect(1)
+    group.isolate(3)
+    group.propose(1, *"abcde")
+    assert progress(group, 3).is_full
+    group.heal()
+
+    group.tick(times=2)
+
+    assert group.data(3) == list("abcde")
+
+
+def test_a_member_that_has_agreed_on_more_than_the_leader_ever_had_starts_no_storm() -> None:
+    group = Group(1, 2, 3)
+    group.elect(1)
+    group.propose(1, *"abc")
+    group.snapshot(1)
+    sent = 0
+
+    for _ in range(3):
+        reply = AppendReply(sender=3, to=1, term=group[1].term, is_accepted=True, index=99)
+        sent += len(group.step(1, Received(reply)))
+
+    assert sent == 0
+    assert progress(group, 3).match <= group[1].log.last_index
+
+
+def test_a_member_that_lost_what_it_had_confirmed_is_asked_once_a_heartbeat() -> None:
+    group = Group(1, 2, 3)
+    group.elect(1)
+    group.propose(1, *"abc")
+    storage = group.crash(3)
+    del storage.entries[2:]
+    group.start(3, replace(storage, hard_state=HardState(2, NO_ONE, 2)))
+
+    group.step(1, MemberUnreachable(3))
+    group.propose(1, "d")
+    group.settle(limit=20)
+    group.tick([1], 3)
+
+    assert (progress(group, 3).match, group[3].log.last_index) == (5, 2)
+    assert group.data(2) == list("abcd")
 
 
 def test_a_member_alone_takes_back_what_its_disk_had_no_room_for() -> None:
