@@ -13,14 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swarmcore.errors import ConfigurationError
+from swarmcore.errors import ConfigurationError, DamagedStateError
 from swarmcore.raft.log import RaftLog, recovered
 from swarmcore.raft.membership import Membership
 from swarmcore.raft.types import NO_ONE, NOTHING, Entry, EntryKind, HardState, SnapshotMeta
+from swarmcore.replication.damage import damaged, what_to_do
 from swarmcore.replication.durable import TEMPORARY_SUFFIX, replace_file, sync_folder
-from swarmcore.replication.frames import damaged
 from swarmcore.replication.keys import KeyRing
-from swarmcore.replication.log_file import LogContents, LogFile, Record, segment_path, segment_paths
+from swarmcore.replication.log_file import LogContents, LogFile, LogStart, Record, segment_path, segment_paths
+from swarmcore.replication.new_group import make_anew
 from swarmcore.replication.snapshot_file import SnapshotReader, remove_before, remove_unfinished, snapshot_paths
 
 KEY_FILE = "keys.json"
@@ -40,6 +41,8 @@ class State:
     snapshot_file: SnapshotReader | None
     log: RaftLog
     lock: FolderLock
+    group: str = ""
+    """The group that this member was let into; its log says so once it holds a membership."""
 
     def close(self) -> None:
         """Let another process have the folder."""
@@ -74,11 +77,14 @@ def open_state(
     unlock_key: bytes | None,
     bootstrap: bool,
     joined_as: int | None = None,
+    joined_group: str = "",
+    force_new_group: bool = False,
     segment_bytes: int,
     reserve_bytes: int,
 ) -> State:
     """Read `folder`, made first when it is not there: with `bootstrap` a cluster of this manager alone, with
-    `joined_as` the empty log of a member of that id, which gets everything from its leader.
+    `joined_as` the empty log of a member of that id in `joined_group`, which gets everything from its leader.
+    `force_new_group` leaves this manager alone in a group of its own, with all that it has.
 
     Raises DamagedStateError when something in it can't be trusted, ConfigurationError when it is another node's, is
     locked, or can't be used at all.
@@ -92,11 +98,9 @@ def open_state(
                 first: list[Record] = [Entry(1, 1, EntryKind.MEMBERSHIP, membership.encode()), HardState(1, NO_ONE, 1)]
                 _create(folder, node_id, FOUNDER_ID, first, unlock_key)
             elif joined_as is not None:
-                _create(folder, node_id, joined_as, [HardState(0, NO_ONE, 0)], unlock_key)
+                _create(folder, node_id, joined_as, [HardState(0, NO_ONE, 0)], unlock_key, group=joined_group)
             else:
-                raise ConfigurationError(
-                    f"there is no raft state in {str(folder)!r}: join a cluster or start a new one"
-                )
+                raise gone(folder)
         lock = FolderLock(folder)
         keys = KeyRing.open(folder / KEY_FILE, unlock_key)
         raft_id = _read_member(folder / MEMBER_FILE, node_id)
@@ -104,6 +108,13 @@ def open_state(
         snapshot, snapshot_file = _newest_snapshot(folder, keys)
         log_file, contents = LogFile.open(folder, keys, segment_bytes=segment_bytes, reserve_bytes=reserve_bytes)
         hard_state, log = _checked(folder, contents, snapshot, raft_id)
+        if contents.entries and not log.has(contents.entries[-1].index, contents.entries[-1].term):
+            # A crash came between a received snapshot and this record; later entries would not fit those before.
+            log_file.append([LogStart(snapshot.index, snapshot.term), hard_state])
+        if force_new_group:
+            hard_state = make_anew(
+                log_file, hard_state, log, snapshot, raft_id=raft_id, node_id=node_id, address=address
+            )
     except BaseException as error:
         if log_file is not None:
             log_file.close()
@@ -121,6 +132,7 @@ def open_state(
         snapshot_file=snapshot_file,
         log=log,
         lock=lock,
+        group=_read_group(folder / MEMBER_FILE),
     )
 
 
@@ -134,6 +146,14 @@ def read_identity_key(folder: Path, unlock_key: bytes | None) -> bytes:
         raise ConfigurationError(f"can't use the state in {str(folder)!r}: {error.strerror or error}") from error
 
 
+def gone(folder: Path) -> DamagedStateError:
+    """The error of a manager that has lost its log: with an empty one it could vote away what it had agreed to."""
+    return DamagedStateError(
+        f"there is no raft state in {str(folder)!r}, and a manager without its log may not vote: put the folder back; "
+        f"if it is lost, {what_to_do(folder.parent)}"
+    )
+
+
 def has_state(folder: Path) -> bool:
     """Whether a manager keeps its state there; raises DamagedStateError where part of it is gone."""
     if (folder / KEY_FILE).exists():
@@ -143,19 +163,31 @@ def has_state(folder: Path) -> bool:
     return False
 
 
-def _create(folder: Path, node_id: str, raft_id: int, log: Sequence[Record], unlock_key: bytes | None) -> None:
+def _create(
+    folder: Path, node_id: str, raft_id: int, log: Sequence[Record], unlock_key: bytes | None, *, group: str = ""
+) -> None:
     """Make the folder beside and rename it, so that it is never there in part."""
     new = folder.with_name(folder.name + TEMPORARY_SUFFIX)
     if new.exists():
         shutil.rmtree(new)
     new.mkdir(mode=0o700, parents=True)
     keys = KeyRing.create(new / KEY_FILE, unlock_key)
-    replace_file(new / MEMBER_FILE, json.dumps({"format": 1, "node_id": node_id, "raft_id": raft_id}).encode() + b"\n")
+    write_member(new, node_id, raft_id, group)
     log_file, _ = LogFile.open(new, keys)
     log_file.append(log)
     log_file.close()
     new.rename(folder)
     sync_folder(folder.parent)
+
+
+def write_member(folder: Path, node_id: str, raft_id: int, group: str) -> None:
+    """Note whose state `folder` is."""
+    file = {"format": 1, "node_id": node_id, "raft_id": raft_id, "group": group}
+    replace_file(folder / MEMBER_FILE, json.dumps(file).encode() + b"\n")
+
+
+def _read_group(path: Path) -> str:
+    return str(json.loads(path.read_bytes()).get("group", ""))
 
 
 def _read_member(path: Path, node_id: str) -> int:
