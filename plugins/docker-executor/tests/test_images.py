@@ -7,10 +7,10 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
-from swarmcore_docker_executor import images as images_module
 from swarmcore_docker_executor.engine import Engine
 from swarmcore_docker_executor.images import Images, pull_parameters
 
+from swarmcore.plugin import image_pulls
 from swarmcore.plugin.executor import TaskRejectedError
 from swarmcore.testing.fake_docker import Answer, FakeDocker, fake_docker
 
@@ -60,7 +60,7 @@ async def test_a_local_image_serves_where_the_registry_fails_and_it_is_asked_onc
 
 
 async def test_a_local_image_does_not_wait_for_a_registry_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images_module, "SILENCE_SECONDS", 0.05)
+    monkeypatch.setattr(image_pulls, "SILENCE_SECONDS", 0.05)
     registry = Registry("redis:3")
     registry.answers.clear()
     async with images_of(registry) as (images, _, docker):
