@@ -16,16 +16,26 @@ class Candidate(Follower):
         super().__init__(core)
         self.kind = Role.PRE_CANDIDATE if is_pre else Role.CANDIDATE
         self._is_pre = is_pre
+        self._is_transfer = False
         self._granted = {core.id}
         self._refused: set[int] = set()
 
     def ask(self, *, is_transfer: bool) -> None:
         """Count the own vote, and ask for the others where it does not suffice."""
+        self._is_transfer = is_transfer
+        if not self._maybe_end():
+            self._ask()
+
+    def tick(self) -> None:
+        super().tick()
+        if self._core.role is self:
+            # A question may be lost, and who still heard a leader a moment ago gave no answer.
+            self._ask()
+
+    def _ask(self) -> None:
         core = self._core
-        if self._maybe_end():
-            return
         for voter in core.membership.voters:
-            if voter != core.id:
+            if voter != core.id and voter not in self._granted | self._refused:
                 core.send(
                     VoteRequest(
                         sender=core.id,
@@ -34,7 +44,7 @@ class Candidate(Follower):
                         last_index=core.log.last_index,
                         last_term=core.log.last_term,
                         is_pre=self._is_pre,
-                        is_transfer=is_transfer,
+                        is_transfer=self._is_transfer,
                     )
                 )
 

@@ -14,6 +14,7 @@ from swarmcore.raft.effects import Effect, Role, TakeBack
 from swarmcore.raft.events import (
     CampaignDemanded,
     Event,
+    MemberGone,
     MembershipProposed,
     MemberUnreachable,
     Persisted,
@@ -43,6 +44,8 @@ from swarmcore.raft.types import NO_ONE, NOTHING, EntryKind, HardState, Settings
 
 FRESH = HardState(0, NO_ONE, 0)
 DEFAULTS = Settings()
+TURN_TICKS = 2
+"""Between the campaigns of two members that both know that their leader is gone."""
 
 
 class Raft(Core):
@@ -117,6 +120,8 @@ class Raft(Core):
             case MemberUnreachable():
                 if isinstance(self.role, Leader):
                     self.role.unreachable(event.id)
+            case MemberGone():
+                self._on_gone(event.id)
             case PersistRefused():
                 self._persist_refused()
         return self.finish()
@@ -185,6 +190,18 @@ class Raft(Core):
             self.silence = 0
         term = ask.term if granted else self.term
         self.send(VoteReply(sender=self.id, to=ask.sender, term=term, is_granted=granted, is_pre=ask.is_pre))
+
+    def _on_gone(self, id: int) -> None:
+        """Without the leader, stand for election at once; members take turns, so that they don't split the votes."""
+        if isinstance(self.role, Leader):
+            self.role.unreachable(id)
+        elif id == self.leader:
+            self.leader = NO_ONE
+            self.silence = 0
+            turn = sum(voter < self.id for voter in self.membership.voters if voter != id)
+            self.timeout = turn * TURN_TICKS
+            if turn == 0:
+                self.campaign(is_pre=True)
 
     # Changes of role
 

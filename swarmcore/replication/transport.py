@@ -19,8 +19,8 @@ from swarmcore.api import raft_pb2 as pb
 from swarmcore.api.channels import connected
 from swarmcore.api.raft_pb2_grpc import RaftStub
 from swarmcore.errors import DamagedStateError
-from swarmcore.raft.events import Event, MemberUnreachable, SnapshotSent
-from swarmcore.raft.membership import Membership
+from swarmcore.raft.events import Event, MemberGone, MemberUnreachable, SnapshotSent
+from swarmcore.raft.membership import Member, Membership
 from swarmcore.raft.messages import InstallSnapshot, Message
 from swarmcore.raft.types import SnapshotMeta
 from swarmcore.replication.codec import encode
@@ -36,6 +36,9 @@ SNAPSHOT_PROGRESS_SECONDS = 10.0
 REFUSALS = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED)
 REFUSED_SECONDS = 5.0
 RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
+LOOKS_FOR_A_LEADER = (0.0, 0.02, 0.05, 0.1)
+"""Pauses before each look at whether the leader's process is still there, once its connection broke."""
+LOOK_SECONDS = 0.3
 
 
 class Group(Protocol):
@@ -45,6 +48,8 @@ class Group(Protocol):
     def raft_id(self) -> int: ...
     @property
     def membership(self) -> Membership: ...
+    @property
+    def leader(self) -> Member | None: ...
     def tell(self, event: Event) -> object: ...
     async def open_snapshot(self, snapshot: SnapshotMeta) -> SnapshotReader: ...
 
@@ -140,6 +145,8 @@ class _Peer:
                     await channel.close()
                 self._queue.clear()
                 group.tell(MemberUnreachable(self._id))
+                if self._leads(group) and await self._is_gone(address, group):
+                    group.tell(MemberGone(self._id))
                 await asyncio.sleep(self._pause())
         finally:
             if self._snapshot is not None:
@@ -151,6 +158,29 @@ class _Peer:
         if member is not None:
             return member.address
         return None if group.membership.was_removed(self._id) else self._introduced
+
+    def _leads(self, group: Group) -> bool:
+        return group.leader is not None and group.leader.id == self._id
+
+    async def _is_gone(self, address: str, group: Group) -> bool:
+        """Whether nobody listens at the leader's address: a host says so at once when a process has ended.
+
+        A host that is off says nothing; then the silence has to last for an election timeout.
+        """
+        for pause in LOOKS_FOR_A_LEADER:
+            await asyncio.sleep(pause)
+            if not self._leads(group):
+                return False
+            host, _, port = address.rpartition(":")
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            except ConnectionRefusedError:
+                return True
+            except (OSError, TimeoutError):
+                return False
+            writer.transport.abort()
+        return False
 
     def _pause(self) -> float:
         if self._is_refused:

@@ -10,6 +10,7 @@ import pytest
 from swarmcore.raft.effects import Accept, Apply, Persist, Role, Send
 from swarmcore.raft.events import (
     CampaignDemanded,
+    MemberGone,
     Persisted,
     Proposed,
     Received,
@@ -20,6 +21,7 @@ from swarmcore.raft.messages import (
     Heartbeat,
     VoteReply,
 )
+from swarmcore.raft.machine import TURN_TICKS
 from swarmcore.raft.types import NO_ONE, HardState
 from swarmcore.testing.raft_group import Group
 from swarmcore.testing.raft_member import append, member, only, sent, vote_request
@@ -60,6 +62,61 @@ def test_one_vote_in_a_term() -> None:
     replies = [sent(raft.step(Received(vote_request(2, 9, 1, sender=sender))))[0] for sender in (2, 3, 2)]
 
     assert [isinstance(reply, VoteReply) and reply.is_granted for reply in replies] == [True, False, True]
+
+
+def test_a_leader_that_is_gone_is_replaced_without_waiting_for_silence() -> None:
+    group = Group(1, 2, 3)
+    group.elect(3)
+    group.crash(3)
+
+    group.step(1, MemberGone(3))
+    group.step(2, MemberGone(3))
+    group.settle()
+
+    assert group.leader == 1
+
+
+def test_the_next_member_stands_where_the_first_one_can_not_win() -> None:
+    group = Group(1, 2, 3)
+    group.elect(3)
+    group.isolate(1)
+    group.propose(3, "only on 2 and 3")
+    group.settle()
+    group.crash(3)
+    group.heal()
+
+    group.step(1, MemberGone(3))
+    group.step(2, MemberGone(3))
+    group.settle()
+    assert group.leader is None
+    group.tick([1, 2], times=TURN_TICKS)
+
+    assert group.leader == 2
+
+
+def test_who_alone_takes_the_leader_for_gone_deposes_nobody() -> None:
+    group = Group(1, 2, 3)
+    group.elect(3)
+    term = group[3].term
+
+    group.step(1, MemberGone(3))
+    group.settle()
+    group.tick(times=3)
+
+    assert (group.leader, group[3].term, group[1].leader) == (3, term, 3)
+
+
+def test_a_question_that_was_lost_is_asked_again() -> None:
+    group = Group(1, 2, 3)
+    group.isolate(3)
+    group.step(1, CampaignDemanded())
+    while group.network:
+        group.deliver_one(is_lost=True)
+
+    group.tick([1])
+    group.settle()
+
+    assert group.leader == 1
 
 
 def test_the_vote_is_on_disk_before_the_reply_leaves() -> None:

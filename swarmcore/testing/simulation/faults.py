@@ -32,6 +32,7 @@ class Faults:
             self.transfer,
             self.cut_off_the_leader,
             self.usurp,
+            self.take_for_gone,
             self.drift,
         ]
         machines = [
@@ -315,6 +316,13 @@ class Faults:
         if leader is not None and other is not None and leader.replica is not None:
             self._group.note("fault: %s is to hand over to %s", leader, other)
             leader.replica.demand(TransferDemanded(other.id))
+
+    def take_for_gone(self) -> None:
+        """A connection breaks, and is refused for a moment, though its other end lives."""
+        member, other = self._one(), self._leader()
+        if member is not None and other is not None and member is not other:
+            self._group.note("fault: %s takes %s for gone", member, other)
+            member.tell_gone(other.id)
 
     def usurp(self) -> None:
         """A member is told to take over, by a leader that changes its mind: at any time, and whatever its log."""

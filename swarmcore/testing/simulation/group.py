@@ -53,6 +53,7 @@ class Group:
         self.members: dict[int, Member] = {}
         self.faults = Faults(self)
         self.clients = Clients(self)
+        self._chance_of_deaths = self.split_chance()
         self._background: set[asyncio.Task[Any]] = set()
         self.lists: dict[str, tuple[int, ...]] = {}
 
@@ -94,6 +95,18 @@ class Group:
     def add(self, id: int, node_id: str) -> Member:
         member = self.members[id] = Member(self, id, Files(self.split_chance()), node_id)
         return member
+
+    def died(self, member: Member) -> None:
+        """The others' connections to it break; most of them then find that nobody listens there."""
+        for other in self.members.values():
+            is_seen = self._chance_of_deaths.random() < 0.7 and not self.network.is_cut(other.id, member.id)
+            if other.is_up and is_seen:
+                self._loop.call_later(self._chance_of_deaths.random() * 0.1, self._see_death, other, member)
+
+    @staticmethod
+    def _see_death(other: Member, member: Member) -> None:
+        if member.process is None:
+            other.tell_gone(member.id)
 
     def expel(self, id: int) -> None:
         """Have a member taken out that will never come back, however often that must be asked for."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from swarmcore.errors import SwarmError
 from swarmcore.raft.effects import Accept, Announce, Apply, Effect, Persist, Refuse, Restore, Role, TakeBack
-from swarmcore.raft.events import Event, MemberUnreachable, Received, SnapshotSent, SnapshotTaken
+from swarmcore.raft.events import Event, MemberGone, MemberUnreachable, Received, SnapshotSent, SnapshotTaken
 from swarmcore.raft.machine import Raft
 from swarmcore.raft.membership import Membership
 from swarmcore.raft.messages import InstallSnapshot, Message
@@ -219,6 +219,7 @@ class Member:
             if task is not asyncio.current_task():
                 task.cancel()
         self._tasks = []
+        self.group.died(self)
 
     def _on_power_cut(self, process: Process) -> None:
         self.group.note("%s loses power in the middle of a write", self)
@@ -270,6 +271,11 @@ class Member:
     def tell_unreachable(self, id: int) -> None:
         if self.process is not None:
             self.process.soon(lambda: self._step(MemberUnreachable(id)))
+
+    def tell_gone(self, id: int) -> None:
+        """Nobody listens where a member was, or so it seems from here."""
+        if self.process is not None:
+            self.process.soon(lambda: self._step(MemberGone(id)))
 
     def _step(self, event: Event) -> None:
         if self.replica is not None:
