@@ -85,6 +85,16 @@ class MemberUnreachable:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberGone:
+    """A member's process has ended, as far as this one can see: its connection broke and nobody listens there.
+
+    Where it led, there is nothing to wait for. A mistake costs a question that the others refuse.
+    """
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
 class CampaignDemanded:
     """Stand for election now, without waiting for silence."""
 
@@ -114,6 +124,7 @@ Event: TypeAlias = (
     | SnapshotTaken
     | SnapshotSent
     | MemberUnreachable
+    | MemberGone
     | CampaignDemanded
     | TransferDemanded
     | ReadDemanded
