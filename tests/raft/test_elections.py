@@ -16,12 +16,12 @@ from swarmcore.raft.events import (
     Received,
     Started,
 )
+from swarmcore.raft.machine import TURN_TICKS
 from swarmcore.raft.messages import (
     AppendReply,
     Heartbeat,
     VoteReply,
 )
-from swarmcore.raft.machine import TURN_TICKS
 from swarmcore.raft.types import NO_ONE, HardState
 from swarmcore.testing.raft_group import Group
 from swarmcore.testing.raft_member import append, member, only, sent, vote_request
