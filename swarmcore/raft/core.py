@@ -72,6 +72,8 @@ class Core(ABC):
         self.silence = 0
         """Ticks since a leader was heard, or since a leader last counted its followers."""
         self.timeout = settings.election_tick
+        self.unfit = ""
+        """Why the driver can't do what a leader must; empty while it can."""
         self.role: RoleState
         self._chance = chance
         self._handed_out = snapshot.index
@@ -123,6 +125,8 @@ class Core(ABC):
         Also one whose removal is in the log and not certain: nobody else may have an entry that it has, and then the
         group can't do without it until they do (thesis §4.2.2). Its own vote counts for nothing.
         """
+        if self.unfit and not self.is_alone:
+            return False
         if self.membership.is_voter(self.id):
             return True
         return self.membership_index > self.commit and self.membership_at(self.commit).is_voter(self.id)

@@ -68,6 +68,13 @@ class Announce:
 
 
 @dataclass(frozen=True, slots=True)
+class Explain:
+    """Tell the operator why this member leads no more, or is about to hand over, by its own decision."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Accept:
     """The proposal of this step is in the log of the leader: it is done once applied with this index and term."""
 
@@ -104,4 +111,6 @@ class RefuseRead:
     read: int
 
 
-Effect: TypeAlias = Persist | Send | Apply | Restore | Announce | Accept | Refuse | TakeBack | ServeRead | RefuseRead
+Effect: TypeAlias = (
+    Persist | Send | Apply | Restore | Announce | Explain | Accept | Refuse | TakeBack | ServeRead | RefuseRead
+)

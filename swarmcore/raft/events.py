@@ -107,6 +107,22 @@ class TransferDemanded:
 
 
 @dataclass(frozen=True, slots=True)
+class FitnessJudged:
+    """The driver's word on whether this member can do what a leader must; empty `why_not`: it can.
+
+    Who can't does not campaign. A leader that can't lets another voter lead, and after one election timeout it follows
+    whether one took over or not. Who decides alone goes on: nobody else could.
+    """
+
+    why_not: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoodStill:
+    """No time passed here while it did elsewhere, for longer than an election: somebody else may lead by now."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReadDemanded:
     """A linearizable read, known to the driver as `read`. The answer is `ServeRead` or `RefuseRead`, later perhaps."""
 
@@ -127,5 +143,7 @@ Event: TypeAlias = (
     | MemberGone
     | CampaignDemanded
     | TransferDemanded
+    | FitnessJudged
+    | StoodStill
     | ReadDemanded
 )

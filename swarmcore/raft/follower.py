@@ -55,6 +55,8 @@ class Follower(RoleState):
     def _append(self, request: AppendRequest) -> None:
         core, log = self._core, self._core.log
         core.silence = 0
+        if core.unfit and request.entries:
+            return  # What it took in would pile up in memory; the leader sends it again.
         if request.previous_index < core.commit:
             # Committed entries are the leader's, so an old message can only confirm them.
             self._accept(request.sender, core.commit)

@@ -6,7 +6,7 @@ from collections import deque
 from typing import NamedTuple
 
 from swarmcore.raft.core import Core, RoleState
-from swarmcore.raft.effects import Accept, Refuse, RefuseRead, Role, ServeRead
+from swarmcore.raft.effects import Accept, Explain, Refuse, RefuseRead, Role, ServeRead
 from swarmcore.raft.events import MembershipProposed, ReadDemanded, TransferDemanded
 from swarmcore.raft.membership import Promote
 from swarmcore.raft.messages import (
@@ -22,6 +22,11 @@ from swarmcore.raft.messages import (
 )
 from swarmcore.raft.progress import Pace, Progress
 from swarmcore.raft.types import NO_ONE, EntryKind
+
+STALLED_ELECTIONS = 5
+"""So many election timeouts a leader goes on with entries that no majority makes durable."""
+PROOF_BEATS = 3
+"""So many heartbeats after it stood still a leader waits for its followers' word."""
 
 
 class _Read(NamedTuple):
@@ -42,6 +47,9 @@ class Leader(RoleState):
         self._beats = 0
         self._transferee = NO_ONE
         self._transfer_ticks = 0
+        self._unfit_ticks = 0
+        self._stalled_ticks = 0
+        self._stalled_at = 0
         self._round = 0
         self._confirmed: dict[int, int] = {}
         """The newest heartbeat round that each member answered."""
@@ -74,11 +82,53 @@ class Leader(RoleState):
             core.silence = 0
             if not self._counts_quorum():
                 # Somebody else may lead by now, and nothing can be committed here (thesis §6.2).
-                core.become_follower(core.term, NO_ONE)
+                self._give_up("too few managers answered it")
                 return
+        if self._maybe_give_up():
+            return
         if self._beats >= core.settings.heartbeat_tick:
             self._beats = 0
             self._beat()
+
+    def _maybe_give_up(self) -> bool:
+        """Hand over, and then give up, where leading is of no use: heartbeats alone would keep others from it."""
+        core = self._core
+        if core.is_alone:
+            return False
+        self._unfit_ticks = self._unfit_ticks + 1 if core.unfit else 0
+        if self._unfit_ticks > core.settings.election_tick:
+            self._give_up(core.unfit)
+            return True
+        if self._unfit_ticks == 1 and self._transferee == NO_ONE and (successor := self.successor) != NO_ONE:
+            core.emit(Explain(f"handing over: {core.unfit}"))
+            self.transfer(TransferDemanded(successor))
+        is_stalled = core.commit < core.log.last_index and core.commit == self._stalled_at
+        self._stalled_ticks = self._stalled_ticks + 1 if is_stalled else 0
+        self._stalled_at = core.commit
+        if self._stalled_ticks > STALLED_ELECTIONS * core.settings.election_tick and not self._ships_snapshot:
+            self._give_up("the others answer it, but too few make anything durable")
+            return True
+        return False
+
+    @property
+    def _ships_snapshot(self) -> bool:
+        """Whether a voter is about to be of use again."""
+        return any(
+            self.progress[id].pace is Pace.SNAPSHOT for id in self._core.membership.voters if id in self.progress
+        )
+
+    def _give_up(self, reason: str) -> None:
+        self._core.emit(Explain(reason))
+        self._core.become_follower(self._core.term, NO_ONE)
+
+    def stood_still(self) -> None:
+        """Lead on only if the others say soon that they still follow."""
+        core = self._core
+        for progress in self.progress.values():
+            progress.counted()
+            progress.counted()
+        core.silence = max(core.silence, core.settings.election_tick - PROOF_BEATS * core.settings.heartbeat_tick)
+        self._beat()
 
     def _counts_quorum(self) -> bool:
         active = {id for id, progress in self.progress.items() if progress.is_active}
@@ -302,6 +352,16 @@ class Leader(RoleState):
             core.send(ReadReply(sender=core.id, to=read.member, term=core.term, read=read.read, index=read.commit))
 
     # Handing over (thesis §3.10)
+
+    @property
+    def successor(self) -> int:
+        """The reachable voter that lacks the least; NO_ONE where there is none."""
+        able = {
+            id: progress.match
+            for id, progress in self.progress.items()
+            if progress.was_active and self._core.membership.is_voter(id)
+        }
+        return max(able, key=lambda id: (able[id], -id), default=NO_ONE)
 
     def transfer(self, event: TransferDemanded) -> None:
         core = self._core

@@ -14,6 +14,7 @@ from swarmcore.raft.effects import Effect, Role, TakeBack
 from swarmcore.raft.events import (
     CampaignDemanded,
     Event,
+    FitnessJudged,
     MemberGone,
     MembershipProposed,
     MemberUnreachable,
@@ -25,6 +26,7 @@ from swarmcore.raft.events import (
     SnapshotSent,
     SnapshotTaken,
     Started,
+    StoodStill,
     Ticked,
     TransferDemanded,
 )
@@ -80,14 +82,7 @@ class Raft(Core):
     @property
     def successor(self) -> int:
         """Of a leader: the reachable voter that lacks the least; NO_ONE where there is none."""
-        if not isinstance(self.role, Leader):
-            return NO_ONE
-        able = {
-            id: progress.match
-            for id, progress in self.role.progress.items()
-            if progress.was_active and self.membership.is_voter(id)
-        }
-        return max(able, key=lambda id: (able[id], -id), default=NO_ONE)
+        return self.role.successor if isinstance(self.role, Leader) else NO_ONE
 
     def step(self, event: Event) -> list[Effect]:
         """Take in what happened; return what to do about it, in order."""
@@ -124,6 +119,11 @@ class Raft(Core):
                 self._on_gone(event.id)
             case PersistRefused():
                 self._persist_refused()
+            case FitnessJudged():
+                self._judged(event.why_not)
+            case StoodStill():
+                if isinstance(self.role, Leader):
+                    self.role.stood_still()
         return self.finish()
 
     # Messages
@@ -239,6 +239,11 @@ class Raft(Core):
         leader = Leader(self)
         self._become(leader)
         leader.begin()
+
+    def _judged(self, why_not: str) -> None:
+        self.unfit = why_not
+        if why_not and self.role.kind in (Role.PRE_CANDIDATE, Role.CANDIDATE) and not self.is_alone:
+            self.become_follower(self.term, NO_ONE)
 
     # The disk
 

@@ -51,6 +51,11 @@ class Applier:
         self._restoring: asyncio.Task[None] | None = None
         self._is_closed = False
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether something waits that could be applied; not while a snapshot is put in the place of everything."""
+        return bool(self._queue) and self._queue[0][0] <= self._durable and self._restoring is None
+
     def add(self, after: int, *items: Entry | SnapshotMeta) -> None:
         """Take in what is to be applied once the `Persist` of number `after` is durable."""
         self._queue.extend((after, item) for item in items)

@@ -20,6 +20,7 @@ from swarmcore.raft.effects import (
     Apply,
     Effect,
     Persist,
+    Explain,
     Refuse,
     RefuseRead,
     Restore,
@@ -31,6 +32,7 @@ from swarmcore.raft.effects import (
 from swarmcore.raft.events import (
     Event,
     MembershipProposed,
+    FitnessJudged,
     Persisted,
     PersistRefused,
     Proposed,
@@ -38,6 +40,7 @@ from swarmcore.raft.events import (
     Received,
     Started,
     Ticked,
+    StoodStill,
     TransferDemanded,
 )
 from swarmcore.raft.machine import Raft
@@ -52,6 +55,7 @@ from swarmcore.replication.snapshots import Limits, Snapshots
 from swarmcore.replication.state_folder import State, open_state
 from swarmcore.replication.write_queue import WriteQueue
 from swarmcore.store.store import Store
+from swarmcore.replication.watchdog import SLOW_SHARE, Watchdog, Work, WriteTimes
 
 log = logging.getLogger("swarmcore.replication")
 
@@ -61,6 +65,10 @@ HAND_OVER_SECONDS = 2.0
 _STOPPING = "the manager is stopping"
 _SYSTEM_CLOCK = SystemClock()
 
+STUCK_SECONDS = 5.0
+"""So long a write waits for a disk that hangs, where nobody else could lead."""
+HELD_MESSAGES = 4096
+"""Messages that wait for the disk; older ones are lost, as messages may be."""
 
 _LIMITS = Limits()
 
@@ -106,8 +114,19 @@ class Replica:
         )
         self._log_disk = Disk("raft log")
         self._writes = WriteQueue(
-            state.log_file, self._log_disk, written=self._on_written, refused=self._on_refused, failed=self._fail
+            state.log_file,
+            self._log_disk,
+            clock,
+            took=lambda seconds: self.write_times.took(seconds, clock.monotonic()),
+            written=self._on_written,
+            refused=self._on_refused,
+            failed=self._fail,
         )
+        election_seconds = settings.election_tick * tick_seconds
+        self._election_seconds = election_seconds
+        self._watchdog = Watchdog(election_tick=settings.election_tick, tick_seconds=tick_seconds)
+        self.write_times = WriteTimes(slow_seconds=SLOW_SHARE * election_seconds, where=str(folder))
+        """How long the disk takes to make writes of the log durable."""
         self._applier = Applier(
             store,
             state.snapshot.index,
@@ -129,7 +148,9 @@ class Replica:
             taken=self._step,
         )
         self._durable = 0
-        self._held: deque[Send] = deque()
+        self._held: deque[Send] = deque(maxlen=HELD_MESSAGES)
+        self._lost_until = 0
+        """Writers of entries up to here were told that they don't know: the next ones wait until those are applied."""
         self._term = 0
         self._term_waiters: set[asyncio.Future[None]] = set()
         self._reads: dict[int, asyncio.Future[int]] = {}
@@ -250,13 +271,17 @@ class Replica:
         """Return once the entry was applied, with `token` given to `Store.apply`.
 
         Raises NotLeaderError when leadership was lost before it was committed (it may still be applied, without the
-        token), ResourceExhaustedError when the disk is full, and what ended the replica when its disk failed.
+        token), ResourceExhaustedError when the disk is full, UnavailableError when it hangs and nobody else can lead,
+        and what ended the replica when its disk failed.
         """
         if not self._term:
             raise NotLeaderError("this manager is not the leader")
         if self._writes.is_full:
             index = self.next_index
-            if not await self._writes.check_room() or self.next_index != index:
+            if not await self._has_room() or self.next_index != index:
+        if self._lost_until > self._applier.index:
+            # The data was made from tables that lack those entries.
+            raise self._stuck()
                 raise disk_full(self._folder)
         answer = self._step(Proposed(data))
         if not isinstance(answer, Accept):
@@ -266,6 +291,22 @@ class Replica:
     # The group
 
     @property
+    async def _has_room(self) -> bool:
+        try:
+            async with asyncio.timeout(STUCK_SECONDS):
+                return await self._writes.check_room()
+        except TimeoutError:
+            raise self._stuck() from None
+
+    def _stuck(self) -> UnavailableError:
+        why = self._watchdog.why_not or "its disk does not answer"
+        return UnavailableError(f"this manager can't write under {str(self._folder)!r} now: {why}")
+
+    @property
+    def why_unfit(self) -> str:
+        """Why this manager can't lead as it is; empty while it can."""
+        return self._watchdog.why_not
+
     def raft_id(self) -> int:
         return self._raft.id
 
@@ -403,17 +444,56 @@ class Replica:
 
     async def _tick(self) -> None:
         deadline = self._clock.monotonic()
-        for number in range(1, 1 << 62):
-            deadline += self._tick_seconds
-            await self._clock.sleep_until(deadline)
-            if self._clock.monotonic() - deadline > 2 * self._tick_seconds:
-                # The process stood still: ticks in a burst would look like silence of the others.
-                deadline = self._clock.monotonic()
-            self._step(Ticked())
-            if self._term:
-                self._maybe_promote()
-            if self._writes.is_full and number % ROOM_CHECK_TICKS == 0:
-                await self._writes.check_room()
+        room: asyncio.Task[bool] | None = None
+        try:
+            for number in range(1, 1 << 62):
+                deadline += self._tick_seconds
+                await self._clock.sleep_until(deadline)
+                late = self._clock.monotonic() - deadline
+                if late > 2 * self._tick_seconds:
+                    # The process stood still: ticks in a burst would look like silence of the others.
+                    deadline = self._clock.monotonic()
+                if late > self._election_seconds:
+                    self._stood_still(late)
+                self._watch()
+                self._step(Ticked())
+                if self._term:
+                    self._maybe_promote()
+                if self._writes.is_full and number % ROOM_CHECK_TICKS == 0 and (room is None or room.done()):
+                    # Not waited for: the disk may hang, and time must not.
+                    room = asyncio.create_task(self._writes.check_room(), name="raft room check")
+        finally:
+            if room is not None:
+                room.cancel()
+                await asyncio.wait({room})
+
+    def _stood_still(self, seconds: float) -> None:
+        if self._term:
+            log.warning("this manager stood still for %.1f s while it led: asking the others who leads now", seconds)
+        self._step(StoodStill())
+
+    def _watch(self) -> None:
+        """Tell the machine when this manager can't do what a leader must, and when it can again."""
+        dog = self._watchdog
+        before = dog.why_not
+        why_not = dog.tick(
+            Work(
+                is_writing=self._writes.is_writing,
+                written=self._writes.answered,
+                is_applying=self._applier.is_behind,
+                applied=self._applier.index,
+            )
+        )
+        if bool(before) != bool(why_not):
+            if why_not:
+                log.warning("this manager can't lead now: %s", why_not)
+            else:
+                log.info("this manager can lead again")
+            self._step(FitnessJudged(why_not))
+        if why_not and self._term and dog.stuck_seconds >= STUCK_SECONDS:
+            # Alone: others have taken over else.
+            self._lost_until = self._raft.log.last_index
+            self._applier.lose(self._stuck())
 
     def _maybe_promote(self) -> None:
         """Make a learner a voter as soon as it has caught up; the machine refuses it before."""
@@ -460,6 +540,8 @@ class Replica:
                 else:
                     self._held.append(effect)
             case Announce():
+            case Explain():
+                log.warning("this manager gives up leading: %s", effect.reason)
                 self._on_announce(effect)
             case TakeBack():
                 self._writes.take_back()

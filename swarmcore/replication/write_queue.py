@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from swarmcore.clock import Clock
 from swarmcore.raft.effects import Persist
 from swarmcore.replication.disk import Disk
 from swarmcore.replication.log_file import DiskFullError, LogFile, LogStart, Record
@@ -20,21 +21,34 @@ class WriteQueue:
         self,
         log_file: LogFile,
         disk: Disk,
+        clock: Clock,
         *,
+        took: Callable[[float], None],
         written: Callable[[int], None],
         refused: Callable[[int], None],
         failed: Callable[[BaseException], None],
     ) -> None:
-        """`written` and `refused` get the number of the last, and of the first `Persist` they concern."""
+        """`took` gets the seconds of each write; `written` and `refused` the number of the last, and of the first
+        `Persist` they concern.
+        """
         self._log_file = log_file
         self._disk = disk
+        self._clock = clock
+        self._took = took
         self._written = written
         self._refused = refused
         self._failed = failed
         self._waiting: deque[Persist] = deque()
         self._batch: list[Persist] = []
+        self.answered = 0
+        """Writes that the disk has answered, whatever it said."""
         self.is_full = False
         """The disk has no room to spare: new writes are to be refused until `check_room` finds some."""
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a write is with the disk."""
+        return bool(self._batch)
 
     def put(self, persist: Persist) -> None:
         self._waiting.append(persist)
@@ -54,21 +68,25 @@ class WriteQueue:
             size += sum(len(entry.data) for entry in persist.entries)
             self._batch.append(persist)
         records = _records(self._batch)
-        log_file = self._log_file
+        log_file, clock = self._log_file, self._clock
 
-        def write() -> bool:
+        def write() -> tuple[bool, float]:
+            started = clock.monotonic()
             log_file.append(records)
-            return log_file.has_space()
+            return log_file.has_space(), clock.monotonic() - started
 
         self._disk.submit(write).add_done_callback(self._on_written)
 
-    def _on_written(self, future: asyncio.Future[bool]) -> None:
+    def _on_written(self, future: asyncio.Future[tuple[bool, float]]) -> None:
         batch, self._batch = self._batch, []
+        self.answered += 1
         if future.cancelled():
             return
         error = future.exception()
         if error is None:
-            self.is_full = not future.result()
+            has_space, seconds = future.result()
+            self.is_full = not has_space
+            self._took(seconds)
             self._written(batch[-1].number)
             self._force_flush()
         elif isinstance(error, DiskFullError):

@@ -43,7 +43,7 @@ class Faults:
             self.pause,
             self.jump,
         ]
-        disks = [self.failed_sync, self.full_disk, self.slow_disk, self.rotate_keys]
+        disks = [self.failed_sync, self.full_disk, self.slow_disk, self.hung_disk, self.rotate_keys]
         lost_disks = [self.lose_the_disk, self.swap_the_disk]
         partitions = [self.cut_off_one, self.cut_off_a_minority, self.split, self.ring, self.one_way]
         network = [self.lose, self.lose_one_kind, self.delay, self.double]
@@ -87,6 +87,7 @@ class Faults:
         member.files.capacity, member.files.is_failing, member.files.fuse = 1 << 30, False, 0
         if member.process is not None:
             member.process.disk_seconds = 0.001
+            member.process.free_disks()
             member.process.resume()
         if member.clock is not None:
             member.clock.drift(1.0)
@@ -194,6 +195,15 @@ class Faults:
                 process.disk_seconds = 0.001
 
             self._later(hurry, 3.0)
+
+    def hung_disk(self) -> None:
+        """Nothing fails, nothing ends: of the leader more often, since its heartbeats go on."""
+        member = self._leader() if self._chance.random() < 0.5 else self._one()
+        if member is not None and member.process is not None:
+            self._group.note("fault: the disk of %s hangs", member)
+            process = member.process
+            process.hang_disks()
+            self._later(process.free_disks, 6.0)
 
     def lose_the_disk(self) -> None:
         """An empty disk: the member must not vote again under its id; another one takes its place."""

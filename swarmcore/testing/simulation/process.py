@@ -27,6 +27,8 @@ class Process:
         self.is_paused = False
         self.disk_seconds = 0.001
         """How long a call of the disk takes, at most."""
+        self.is_disk_hung = False
+        """No call of a disk ends. Change it with `hang_disks` and `free_disks`."""
         self.disks: list[SimulatedDisk] = []
         self._held: list[Callable[[], None]] = []
 
@@ -42,6 +44,16 @@ class Process:
         held, self._held = self._held, []
         for call in held:
             self.soon(call)
+
+    def hang_disks(self) -> None:
+        """From now on no call of a disk comes back."""
+        self.is_disk_hung = True
+
+    def free_disks(self) -> None:
+        """What hung is done now."""
+        self.is_disk_hung = False
+        for disk in self.disks:
+            disk.go_on()
 
     def end(self) -> None:
         """It is gone. What its disks were at may be done or not."""
@@ -101,6 +113,7 @@ class SimulatedDisk:
         self._process = PROCESS.get()
         self._process.disks.append(self)
         self._calls: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
+        self._is_hung = False
 
     def submit(self, call: Callable[[], R]) -> asyncio.Future[R]:
         future: asyncio.Future[R] = self._loop.create_future()
@@ -114,7 +127,15 @@ class SimulatedDisk:
         seconds = process.disk_seconds * process.chance.random()
         self._loop.call_later(seconds, process.soon, self._finish)
 
+    def go_on(self) -> None:
+        if self._is_hung:
+            self._is_hung = False
+            self._begin()
+
     def _finish(self) -> None:
+        if self._process.is_disk_hung:
+            self._is_hung = True
+            return
         call, future = self._calls[0]
         try:
             result = call()
