@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,13 @@ from swarmcore.manager.joining import join_group, reachable_address
 from swarmcore.manager.leader_proxy import LeaderProxy
 from swarmcore.manager.leading import LeaderComponent, lead
 from swarmcore.manager.locking import Locking
-from swarmcore.manager.metrics import manager_metrics
+from swarmcore.manager.loop_guard import LoopGuard
+from swarmcore.manager.metrics import fitness_metrics, manager_metrics
 from swarmcore.manager.role_manager import RoleManager
 from swarmcore.orchestrator import components
 from swarmcore.orchestrator.dirty import is_dirty
 from swarmcore.plugin.plugin_set import PluginSet
+from swarmcore.replication.groups import check_group
 from swarmcore.replication.replica import Replica
 from swarmcore.replication.service import RaftService
 from swarmcore.replication.state_folder import has_state
@@ -100,6 +102,7 @@ class Manager:
         self._security = security
         self._replica = replica
         self._clock = clock
+        self._guard = LoopGuard(replica.election_seconds)
         self._founder = _founder(config, security)
         self._health = HealthService()
         self._ca = CertificateAuthority(
@@ -152,7 +155,7 @@ class Manager:
         joined_as, introduced = None, {}
         if config.join and not is_founder and not has_state(folder):
             answer = await join_group(config.join, config.address, security.open_channel, clock)
-            joined_as = answer.raft_id
+            joined_as, group = answer.raft_id, answer.group
             introduced = {member.raft_id: member.addr for member in answer.members}
         transport = Transport(security.open_channel, introduced)
         replica = await Replica.open(
@@ -160,11 +163,12 @@ class Manager:
             store=store,
             node_id=security.node_id,
             address=config.address,
-            unlock_key=config.unlock_key,
+            unlock_key=unlock_key,
             bootstrap=is_founder,
             joined_as=joined_as,
             clock=clock,
             heartbeat_tick=config.heartbeat_tick,
+            joined_group=group,
             election_tick=config.election_tick,
             send=transport.send,
         )
@@ -232,6 +236,7 @@ class Manager:
         await run_together(
             self._replica.run(),
             self.store.run(),
+            self._guard.run(),
             lead(self._replica, self.store, self._components, self._prepare),
             self._transport.run(self._replica),
             Locking(self.store, self._replica, self._security, self._clock).run(),
@@ -249,6 +254,10 @@ class Manager:
 
     @property
     def leader_address(self) -> str:
+    def check_raft(self, metadata: Iterable[tuple[str, str]]) -> None:
+        """Refuse a manager that belongs to another group of this cluster, whatever the store says of it."""
+        check_group(metadata, self._replica.membership, self._replica.group)
+
         """Where another manager leads; empty while this one does, or nobody is known to."""
         leader = self._replica.leader
         return leader.address if leader is not None and leader.id != self._replica.raft_id else ""
@@ -260,7 +269,10 @@ class Manager:
 
     async def metrics(self) -> str:
         """What this manager tells Prometheus."""
-        return await manager_metrics(self.store.view, is_leader=bool(self._replica.term))
+        replica = self._replica
+        return await manager_metrics(self.store.view, is_leader=bool(replica.term)) + fitness_metrics(
+            replica.write_times, is_fit=not replica.why_unfit, loop_blocks=self._guard.blocks
+        )
 
     async def aclose(self) -> None:
         """Close the log. What was acknowledged is on the disk already."""

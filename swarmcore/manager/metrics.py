@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 
 from swarmcore.api.objects_pb2 import Node, Task
 from swarmcore.api.types_pb2 import NodeStatus, TaskState
+from swarmcore.replication.watchdog import WriteTimes
 from swarmcore.store.store import View
 
 SLICE = 5_000
@@ -42,6 +43,27 @@ async def manager_metrics(view: View, *, is_leader: bool) -> str:
         for kind in _COUNTED
     ]
     return "".join(lines)
+
+
+def fitness_metrics(times: WriteTimes, *, is_fit: bool, loop_blocks: int) -> str:
+    """How well this manager could lead: its disk, its loop, and the judgement that comes of both."""
+    buckets = [(f"{bound:g}" if bound != float("inf") else "+Inf", count) for bound, count in times.cumulative]
+    name = "swarm_raft_log_write_seconds"
+    histogram = [
+        f"# HELP {name} How long the disk takes to make a write of the log durable.",
+        f"# TYPE {name} histogram",
+        *(f'{name}_bucket{{le="{bound}"}} {count}' for bound, count in buckets),
+        f"{name}_sum {times.total_seconds:.6f}",
+        f"{name}_count {buckets[-1][1]}",
+    ]
+    blocks = "swarm_manager_loop_blocks_total"
+    return (
+        "\n".join(histogram)
+        + "\n"
+        + _gauge("swarm_manager_fit", "Whether this manager can do what a leader must.", {(): int(is_fit)})
+        + f"# HELP {blocks} How often something blocked the event loop for longer than an election.\n"
+        + f"# TYPE {blocks} counter\n{blocks} {loop_blocks}\n"
+    )
 
 
 def _node_states(nodes: Collection[Node]) -> Samples:

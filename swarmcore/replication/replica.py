@@ -19,9 +19,9 @@ from swarmcore.raft.effects import (
     Announce,
     Apply,
     Effect,
-    Persist,
     Explain,
     Refuse,
+    Persist,
     RefuseRead,
     Restore,
     Role,
@@ -31,17 +31,17 @@ from swarmcore.raft.effects import (
 )
 from swarmcore.raft.events import (
     Event,
-    MembershipProposed,
     FitnessJudged,
     Persisted,
+    MembershipProposed,
     PersistRefused,
     Proposed,
     ReadDemanded,
     Received,
     Started,
-    Ticked,
     StoodStill,
     TransferDemanded,
+    Ticked,
 )
 from swarmcore.raft.machine import Raft
 from swarmcore.raft.membership import Member, Membership, MembershipChange, Move, Promote
@@ -62,9 +62,6 @@ log = logging.getLogger("swarmcore.replication")
 ROOM_CHECK_TICKS = 5
 MEMBERSHIP_SECONDS = 10.0
 HAND_OVER_SECONDS = 2.0
-_STOPPING = "the manager is stopping"
-_SYSTEM_CLOCK = SystemClock()
-
 STUCK_SECONDS = 5.0
 """So long a write waits for a disk that hangs, where nobody else could lead."""
 HELD_MESSAGES = 4096
@@ -72,6 +69,9 @@ HELD_MESSAGES = 4096
 
 _LIMITS = Limits()
 
+
+_STOPPING = "the manager is stopping"
+_SYSTEM_CLOCK = SystemClock()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManagerMember:
@@ -108,6 +108,7 @@ class Replica:
             id=state.raft_id,
             log=state.log,
             hard_state=state.hard_state,
+        self._joined_group = state.group
             snapshot=state.snapshot,
             settings=settings,
             chance=chance,
@@ -117,16 +118,17 @@ class Replica:
             state.log_file,
             self._log_disk,
             clock,
+        election_seconds = settings.election_tick * tick_seconds
+        self.election_seconds = election_seconds
+        """How long others wait for this manager before they elect another one."""
+        self._watchdog = Watchdog(election_tick=settings.election_tick, tick_seconds=tick_seconds)
+        self.write_times = WriteTimes(slow_seconds=SLOW_SHARE * election_seconds, where=str(folder))
+        """How long the disk takes to make writes of the log durable."""
             took=lambda seconds: self.write_times.took(seconds, clock.monotonic()),
             written=self._on_written,
             refused=self._on_refused,
             failed=self._fail,
         )
-        election_seconds = settings.election_tick * tick_seconds
-        self._election_seconds = election_seconds
-        self._watchdog = Watchdog(election_tick=settings.election_tick, tick_seconds=tick_seconds)
-        self.write_times = WriteTimes(slow_seconds=SLOW_SHARE * election_seconds, where=str(folder))
-        """How long the disk takes to make writes of the log durable."""
         self._applier = Applier(
             store,
             state.snapshot.index,
@@ -174,6 +176,8 @@ class Replica:
         tick_seconds: float = 0.1,
         heartbeat_tick: int = 1,
         election_tick: int = 10,
+        joined_group: str = "",
+        force_new_group: bool = False,
         limits: Limits = _LIMITS,
         send: Callable[[Message], None] = lambda message: None,
         chance: Random | None = None,
@@ -181,7 +185,7 @@ class Replica:
         """Read keys, snapshot and log in `folder`, and put the snapshot into `store`; entries follow once it runs.
 
         Where there is no state yet: `bootstrap` begins a cluster of this manager alone, `joined_as` the state of a
-        member to which a leader gave that id. Raises DamagedStateError and ConfigurationError, in one line.
+        member to which a leader gave that id. `force_new_group` leaves this manager alone in a new group. Raises DamagedStateError and ConfigurationError, in one line.
         """
         state = await in_thread(
             partial(
@@ -196,6 +200,8 @@ class Replica:
                 reserve_bytes=limits.reserve_bytes,
             ),
             unwanted=State.close,
+                joined_group=joined_group,
+                force_new_group=force_new_group,
         )
         try:
             if state.snapshot_file is not None:
@@ -276,9 +282,6 @@ class Replica:
         """
         if not self._term:
             raise NotLeaderError("this manager is not the leader")
-        if self._writes.is_full:
-            index = self.next_index
-            if not await self._has_room() or self.next_index != index:
         if self._lost_until > self._applier.index:
             # The data was made from tables that lack those entries.
             raise self._stuck()
@@ -286,11 +289,11 @@ class Replica:
         answer = self._step(Proposed(data))
         if not isinstance(answer, Accept):
             raise NotLeaderError(answer.reason if answer is not None else "this manager is not the leader")
+        if self._writes.is_full:
+            index = self.next_index
+            if not await self._has_room() or self.next_index != index:
         await self._applier.expect(answer.index, answer.term, token)
 
-    # The group
-
-    @property
     async def _has_room(self) -> bool:
         try:
             async with asyncio.timeout(STUCK_SECONDS):
@@ -311,6 +314,9 @@ class Replica:
         return self._raft.id
 
     @property
+    # The group
+
+    @property
     def membership(self) -> Membership:
         """Who belongs to the group, as this manager's log says."""
         return self._raft.membership
@@ -319,6 +325,16 @@ class Replica:
     def leader(self) -> Member | None:
         """Who leads, as far as this manager knows."""
         return self._raft.membership.members.get(self._raft.leader)
+    @property
+    def group(self) -> str:
+        """The name of the group; empty for the one that the cluster was founded with."""
+        membership = self._raft.membership
+        return membership.group if membership.members else self._joined_group
+
+    def replaced(self, details: str) -> None:
+        """A manager of this cluster says that its group took the place of this one: end, with what to do."""
+        self._fail(outlived(details, self._folder.parent))
+
 
     def tell(self, event: Event) -> Accept | Refuse | None:
         """Something happened outside: a message came, a member can't be reached. The answer is that to a demand."""
@@ -453,7 +469,7 @@ class Replica:
                 if late > 2 * self._tick_seconds:
                     # The process stood still: ticks in a burst would look like silence of the others.
                     deadline = self._clock.monotonic()
-                if late > self._election_seconds:
+                if late > self.election_seconds:
                     self._stood_still(late)
                 self._watch()
                 self._step(Ticked())
@@ -540,9 +556,9 @@ class Replica:
                 else:
                     self._held.append(effect)
             case Announce():
+                self._on_announce(effect)
             case Explain():
                 log.warning("this manager gives up leading: %s", effect.reason)
-                self._on_announce(effect)
             case TakeBack():
                 self._writes.take_back()
                 self._held.clear()

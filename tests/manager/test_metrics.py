@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from swarmcore.api.objects_pb2 import Node, Secret, Service, Task
 from swarmcore.api.types_pb2 import NodeStatus, TaskState, TaskStatus
-from swarmcore.manager.metrics import SLICE, manager_metrics, node_metrics
+from swarmcore.manager.metrics import SLICE, fitness_metrics, manager_metrics, node_metrics
+from swarmcore.replication.watchdog import WriteTimes
 from swarmcore.store.transaction import Transaction
 from swarmcore.testing.store import running_store
 
@@ -54,3 +55,17 @@ def test_every_metric_says_what_it_is() -> None:
         "# TYPE swarm_node_manager gauge",
         "swarm_node_manager 0",
     ]
+
+
+def test_the_times_of_the_disk_are_a_histogram() -> None:
+    times = WriteTimes(slow_seconds=9.0, where="/raft")
+    for seconds in (0.0005, 0.003, 20.0):
+        times.took(seconds, now=0.0)
+
+    lines = fitness_metrics(times, is_fit=False, loop_blocks=2).splitlines()
+
+    assert 'swarm_raft_log_write_seconds_bucket{le="0.004"} 2' in lines
+    assert 'swarm_raft_log_write_seconds_bucket{le="+Inf"} 3' in lines
+    assert "swarm_raft_log_write_seconds_count 3" in lines
+    assert "swarm_manager_fit 0" in lines
+    assert "swarm_manager_loop_blocks_total 2" in lines
