@@ -17,7 +17,7 @@ from cryptography import x509
 
 from swarmcore.ca.root import is_sealed, load_certificates, load_key, seal_key, unseal_key
 from swarmcore.errors import ConfigurationError, DamagedStateError
-from swarmcore.replication.durable import make_folder, replace_file, sync_folder, write_file
+from swarmcore.replication.durable import TEMPORARY_SUFFIX, make_folder, replace_file, sync_folder, write_file
 
 ROOT_CERTIFICATE = "swarm-root-ca.crt"
 ROOT_KEY = "swarm-root-ca.key"
@@ -43,11 +43,17 @@ class JoinAttempt:
 class CertificateFolder:
     """The folder `certificates` of a state directory."""
 
-    def __init__(self, path: Path, find_secret: Callable[[], bytes] | None = None) -> None:
-        """`find_secret` is asked when the node's private key is found sealed."""
+    def __init__(self, path: Path, find_secret: Callable[[bytes], bytes | None] | None = None) -> None:
+        """`find_secret` is asked for what opens the node's private key, which it is given, where that is sealed."""
         self.path = path
         self._find_secret = find_secret
-        self._secret: bytes | None = None
+        self._on_disk: bytes | None = None
+        self._tried: bytes | None = None
+
+    @property
+    def secret(self) -> bytes | None:
+        """What the node's private key is sealed with; None: it is in the open."""
+        return self._on_disk
 
     def create(self) -> None:
         """Make the folder, mode 0700; raises ConfigurationError where that is not possible."""
@@ -89,36 +95,50 @@ class CertificateFolder:
     def write_root_key(self, key: bytes) -> None:
         self._write(ROOT_KEY, key, 0o600)
 
-    def write_node(self, chain: bytes, key: bytes) -> None:
-        """Replace certificate and key together."""
+    def write_node(self, chain: bytes, key: bytes, secret: bytes | None = None) -> None:
+        """Replace certificate and key together, the key sealed with `secret`."""
         with self._writing(NODE_CERTIFICATE):
             # What a failed try left may be the certificate of the key that is in place.
             self._finish_node()
             write_file(self._path(NEXT_CERTIFICATE), chain, 0o644)
             sync_folder(self.path)
-            replace_file(self._path(NODE_KEY), key if self._secret is None else seal_key(key, self._secret))
+            self._write_key(key, secret)
             self._path(NEXT_CERTIFICATE).rename(self._path(NODE_CERTIFICATE))
             sync_folder(self.path)
 
     def seal_key(self, secret: bytes) -> None:
         """Keep the node's private key sealed with `secret` from now on."""
-        self._secret = secret
-        key = self._read(NODE_KEY)
+        if self._on_disk == secret:
+            return
+        key = self._read_key()
         if key is not None and not is_sealed(key):
             with self._writing(NODE_KEY):
-                replace_file(self._path(NODE_KEY), seal_key(key, secret))
+                self._write_key(key, secret)
+
+    def remove_unfinished(self) -> None:
+        """Remove what a kill left of a file that was being written: it may be a key in the open."""
+        with self._writing(NODE_KEY):
+            for path in self.path.glob("*" + TEMPORARY_SUFFIX):
+                path.unlink(missing_ok=True)
+
+    def _write_key(self, key: bytes, secret: bytes | None) -> None:
+        # A write that fails late may be in place all the same.
+        self._tried = secret
+        replace_file(self._path(NODE_KEY), key if secret is None else seal_key(key, secret))
+        self._on_disk = secret
 
     def _read_key(self) -> bytes | None:
         """The node's private key in the open. One that can't be opened comes as it is: it belongs to nothing."""
         key = self._read(NODE_KEY)
         if key is None or not is_sealed(key):
+            self._on_disk = None
             return key
-        if self._secret is None and self._find_secret is not None:
-            self._secret = self._find_secret()
-        try:
-            return key if self._secret is None else unseal_key(key, self._secret)
-        except ConfigurationError:
-            return key
+        for find in (lambda _: self._on_disk, lambda _: self._tried, self._find_secret):
+            secret = find(key) if find is not None else None
+            if (opened := _opened(key, secret)) is not None:
+                self._on_disk = secret
+                return opened
+        return key
 
     def _finish_node(self) -> None:
         """Put a certificate in place whose key is, and remove any other that waits."""
@@ -190,6 +210,13 @@ class CertificateFolder:
             yield
         except OSError as error:
             raise ConfigurationError(f"can't write {str(self._path(name))!r}: {error.strerror}") from None
+
+
+def _opened(key: bytes, secret: bytes | None) -> bytes | None:
+    try:
+        return None if secret is None else unseal_key(key, secret)
+    except ConfigurationError:
+        return None
 
 
 def _belongs(chain: bytes, key: bytes) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import grpc
+
 from swarmcore.api.specs_pb2 import NodeSpec
 from swarmcore.api.types_pb2 import NodeRole
 from swarmcore.ca import channels, request
@@ -164,6 +166,11 @@ async def _wait(root: RootCA, attempt: JoinAttempt, address: str, clock: Clock) 
         )
     finally:
         await request.close_quietly(channel)
+
+
+async def fetch_unlock_key(address: str, dial: Callable[[], grpc.aio.Channel], clock: Clock) -> bytes | None:
+    """What a new manager locks its disk with from the start. Raises ConfigurationError in one line."""
+    return await _try(lambda: request.fetch_unlock_key(dial()), address, clock)
 
 
 def _say_waiting(node_id: str) -> None:

@@ -69,6 +69,7 @@ class Renewer:
         self._retry_at = 0.0
         self._planned_for: Material | None = None
         self._planned = 0.0
+        security.when_new_key_is_wanted(self.force)
 
     def node_changed(self, node: Node) -> None:
         """The cluster sent this node's own object: renew where it wants another role, or another certificate."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import grpc
 
-from swarmcore.api.ca_pb2 import IssueNodeCertificateRequest, NodeCertificateStatusRequest
-from swarmcore.api.ca_pb2_grpc import NodeCAStub
+from swarmcore.api.ca_pb2 import GetUnlockKeyRequest, IssueNodeCertificateRequest, NodeCertificateStatusRequest
+from swarmcore.api.ca_pb2_grpc import CAStub, NodeCAStub
 from swarmcore.api.specs_pb2 import NodeSpec
 from swarmcore.api.types_pb2 import IssuanceStatus, NodeRole
 from swarmcore.ca.channels import words_of
@@ -102,6 +102,22 @@ async def wait_certificate(
         if clock.monotonic() - started < STATUS_PAUSE_SECONDS:
             await clock.sleep_until(started + pause)
             pause = min(pause + STATUS_PAUSE_SECONDS, MAX_STATUS_PAUSE_SECONDS)
+
+
+async def fetch_unlock_key(channel: grpc.aio.Channel) -> bytes | None:
+    """What managers lock their disks with, None where they don't; closes `channel`, on which a manager is known.
+
+    Raises RefusedError and UnavailableError.
+    """
+    try:
+        answer = await CAStub(channel).GetUnlockKey(GetUnlockKeyRequest(), timeout=CALL_SECONDS)
+    except grpc.aio.AioRpcError as error:
+        if error.code() in REFUSALS:
+            raise RefusedError(words_of(error)) from None
+        raise UnavailableError(words_of(error)) from None
+    finally:
+        await close_quietly(channel)
+    return answer.unlock_key or None
 
 
 async def close_quietly(channel: grpc.aio.Channel) -> None:

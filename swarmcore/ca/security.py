@@ -87,18 +87,25 @@ class SecurityConfig:
         self._root_key = root_key
         self._serial = 0
         self._changed = asyncio.Event()
+        self._dialled = ""
+        self._is_new_key_wanted = False
+        self._want_new_key: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
         return f"SecurityConfig(node_id={self.node_id!r}, role={NodeRole.Name(self.role)})"
 
     @classmethod
     def load(
-        cls, folder: Path, clock: Clock | None = None, *, find_secret: Callable[[], bytes] | None = None
+        cls,
+        folder: Path,
+        clock: Clock | None = None,
+        *,
+        find_secret: Callable[[bytes], bytes | None] | None = None,
     ) -> SecurityConfig | None:
         """What `folder` (`certificates` of the state directory) holds; None where this node has no certificate yet.
 
-        An expired certificate is accepted, with a warning: the node renews it. `find_secret` gives what a sealed
-        private key is opened with. Raises ConfigurationError and DamagedStateError in one line.
+        An expired certificate is accepted, with a warning: the node renews it. `find_secret` gives what the sealed
+        private key (PEM) is opened with. Raises ConfigurationError and DamagedStateError in one line.
         """
         files = CertificateFolder(folder, find_secret)
         root_pem, node = files.read_root(), files.read_node()
@@ -106,6 +113,7 @@ class SecurityConfig:
             return None
         if root_pem is None:
             raise DamagedStateError(f"{str(folder)!r} has a certificate and no root: restore it, or join again")
+        files.remove_unfinished()
         clock = clock or SystemClock()
         now = clock.now()
         try:
@@ -180,7 +188,10 @@ class SecurityConfig:
             files, join_addr, token, availability=availability, join_methods=join_methods or {}, clock=clock
         )
         material = read_material(root_pem, chain, key, now=clock.now())
-        files.write_node(chain, key)
+        unlock_key = None
+        if material.identity.role == NodeRole.MANAGER:
+            unlock_key = await joining.fetch_unlock_key(join_addr, lambda: _channel(join_addr, material), clock)
+        files.write_node(chain, key, unlock_key)
         files.forget_join_attempt()
         return cls(files, material, clock)
 
@@ -238,11 +249,30 @@ class SecurityConfig:
             await event.wait()
         return self._serial
 
+    @property
+    def secret(self) -> bytes | None:
+        """What the private key on disk is sealed with.
+
+        On a manager without a log yet that is the cluster's unlock key, where there is one.
+        """
+        return self._files.secret
+
     # Changing it
 
     def seal_key(self, secret: bytes) -> None:
         """Keep the private key on disk sealed with `secret` from now on. Raises ConfigurationError on a full disk."""
         self._files.seal_key(secret)
+
+    def want_new_key(self) -> None:
+        """Have the certificate renewed soon, with a new private key."""
+        self._is_new_key_wanted = True
+        self._want_new_key()
+
+    def when_new_key_is_wanted(self, act: Callable[[], None]) -> None:
+        """Call `act` then; at once where one is wanted already."""
+        self._want_new_key = act
+        if self._is_new_key_wanted:
+            act()
 
     def forget_root_key(self) -> None:
         """The replicated store has the root's key: remove it from the disk and from here."""
@@ -250,12 +280,18 @@ class SecurityConfig:
             self._files.forget_root_key()
             self._root_key = None
 
-    def install(self, chain: bytes, key: bytes) -> None:
-        """Take a new certificate: on disk first, then in use. Raises ConfigurationError and keeps the old one."""
+    def install(self, chain: bytes, key: bytes, unlock_key: bytes | None = None) -> None:
+        """Take a new certificate: on disk first, then in use. Raises ConfigurationError and keeps the old one.
+
+        A worker's key stands on the disk in the open: there is nothing to unlock a worker with. `unlock_key` seals
+        that of a worker which becomes a manager, until it has a log.
+        """
         material = read_material(self.root.certificate_pem, chain, key, now=self._clock.now())
         if (material.identity.node_id, material.identity.cluster_id) != (self.node_id, self.cluster_id):
             raise ConfigurationError("the manager sent the certificate of another node")
-        self._files.write_node(chain, key)
+        is_manager = material.identity.role == NodeRole.MANAGER
+        self._files.write_node(chain, key, (self._files.secret or unlock_key) if is_manager else None)
+        self._is_new_key_wanted = False
         self._use(material)
 
     def install_root(self, root_pem: bytes) -> None:
@@ -277,7 +313,8 @@ class SecurityConfig:
         """Get a new certificate with a new key from a manager; the channel is closed.
 
         `open_channel` gives one on which this node is known: a manager's own control socket, or what
-        `self.open_channel` opens. Raises RefusedError (a ConfigurationError) and UnavailableError.
+        `self.open_channel` opens. A worker that becomes a manager learns the unlock key before anything is written.
+        Raises RefusedError (a ConfigurationError) and UnavailableError.
         """
         key = new_key()
         csr = new_csr(key)
@@ -296,7 +333,12 @@ class SecurityConfig:
             )
         finally:
             await request.close_quietly(channel)
-        self.install(chain, key)
+        unlock_key = None
+        if self.role == NodeRole.WORKER and self._dialled:
+            material = read_material(self.root.certificate_pem, chain, key, now=self._clock.now())
+            if material.identity.role == NodeRole.MANAGER:
+                unlock_key = await request.fetch_unlock_key(_channel(self._dialled, material))
+        self.install(chain, key, unlock_key)
         log.info("renewed the certificate of node %s as a %s", self.node_id, NodeRole.Name(self.role).lower())
 
     def renew_locally(self, root: RootCA) -> None:
@@ -325,10 +367,10 @@ class SecurityConfig:
 
         An expired one is not shown: TLS would refuse the connection, and without it a renewal still works.
         """
-        material = self._material
+        self._dialled = address
         if self.is_expired:
-            return anonymous_channel(address, material.root.certificate_pem)
-        return authenticated_channel(address, material.root.certificate_pem, material.key_pem, material.chain_pem)
+            return anonymous_channel(address, self.root.certificate_pem)
+        return _channel(address, self._material)
 
     def server_credentials(self, *, ask_for_certificate: bool) -> grpc.ServerCredentials:
         """Credentials that always show the certificate of now. Callers' certificates are demanded, or not asked for."""
@@ -353,3 +395,7 @@ class SecurityConfig:
             fetch,  # type: ignore[arg-type]  # the stubs do not know that None means no change
             require_client_authentication=ask_for_certificate,
         )
+
+
+def _channel(address: str, material: Material) -> grpc.aio.Channel:
+    return authenticated_channel(address, material.root.certificate_pem, material.key_pem, material.chain_pem)

@@ -152,7 +152,9 @@ class Manager:
         folder = config.state_dir / "raft"
         # The root's key is on this disk only until the cluster that it founds is in the log.
         is_founder = security.root_with_key is not None
-        joined_as, introduced = None, {}
+        joined_as, introduced, group = None, {}, ""
+        # A new log is locked as the cluster says from its first byte on: no other unlock key would be of use.
+        unlock_key = config.unlock_key if has_state(folder) or config.autolock else security.secret
         if config.join and not is_founder and not has_state(folder):
             answer = await join_group(config.join, config.address, security.open_channel, clock)
             joined_as, group = answer.raft_id, answer.group

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import shutil
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,11 +29,11 @@ from swarmcore.node.connections import OwnManagerConnections, control_channel
 from swarmcore.node.listeners import address_of, bind_tcp, bind_unix, serve_control, serve_remote
 from swarmcore.node.pages import Pages, stacks
 from swarmcore.node.state_dir import StateDir
+from swarmcore.node.unlocking import find_secret, remove_log
 from swarmcore.plugin.executor import Executor
 from swarmcore.plugin.loader import load
 from swarmcore.plugin.lock import PluginLock
 from swarmcore.plugin.plugin_set import PluginSet
-from swarmcore.replication.state_folder import read_identity_key
 from swarmcore.together import run_together
 
 log = logging.getLogger("swarmcore.node")
@@ -59,6 +58,7 @@ class _Node:
         self._clock = clock
         self._hostname = config.hostname or socket.gethostname()
         self._manager: Manager | None = None
+        self._raft = config.state_dir / "raft"
 
     async def run(self) -> None:
         config = self._config
@@ -82,7 +82,7 @@ class _Node:
                     plugins = self._plugins(_word(security.role))
                     if security.role != NodeRole.MANAGER:
                         # Out of the group for good: its id is never used again, and its keys must not lie about.
-                        await asyncio.to_thread(shutil.rmtree, config.state_dir / "raft", ignore_errors=True)
+                        await asyncio.to_thread(remove_log, self._raft)
         finally:
             for executor in {id(each): each for each in executors.values()}.values():
                 await executor.aclose()
@@ -92,8 +92,11 @@ class _Node:
         config = self._config
         folder = config.state_dir / "certificates"
         security = SecurityConfig.load(
-            folder, self._clock, find_secret=lambda: read_identity_key(config.state_dir / "raft", config.unlock_key)
+            folder, self._clock, find_secret=lambda pem: find_secret(self._raft, config.unlock_key, pem)
         )
+        if security is not None and security.role == NodeRole.WORKER:
+            # What a kill kept from being removed when it was demoted.
+            remove_log(self._raft)
         if security is not None and config.autolock:
             log.warning("--autolock is for a new cluster: here, use swarmctl cluster update default --autolock")
         if security is None:
@@ -216,6 +219,7 @@ class _Node:
                 services=manager.remote_services,
                 clock=self._clock,
                 forward=manager.proxy,
+                check_raft=manager.check_raft,
             )
             stack.push_async_callback(remote.aclose)
             # A manager that joins catches up through the port that it has just opened.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import TypeVar
 
 from swarmcore.api.types_pb2 import RaftMemberStatus
 from swarmcore.clock import Clock, SystemClock
@@ -49,15 +50,18 @@ from swarmcore.raft.messages import InstallSnapshot, Message
 from swarmcore.raft.types import NO_ONE, Entry, Settings, SnapshotMeta
 from swarmcore.replication.applier import Applier, restore
 from swarmcore.replication.disk import Disk, in_thread
+from swarmcore.replication.groups import outlived
+from swarmcore.replication.keys import KeyRing
 from swarmcore.replication.log_file import disk_full
 from swarmcore.replication.snapshot_file import SnapshotReader
 from swarmcore.replication.snapshots import Limits, Snapshots
 from swarmcore.replication.state_folder import State, open_state
+from swarmcore.replication.watchdog import SLOW_SHARE, Watchdog, Work, WriteTimes
 from swarmcore.replication.write_queue import WriteQueue
 from swarmcore.store.store import Store
-from swarmcore.replication.watchdog import SLOW_SHARE, Watchdog, Work, WriteTimes
 
 log = logging.getLogger("swarmcore.replication")
+R = TypeVar("R")
 
 ROOM_CHECK_TICKS = 5
 MEMBERSHIP_SECONDS = 10.0
@@ -408,18 +412,14 @@ class Replica:
             del self._reads[read]
         await self._applier.wait(index)
 
-    def is_locked_with(self, unlock_key: bytes | None) -> bool:
-        """Whether the data keys on disk are wrapped with this key; None: whether they are with none."""
-        return self._keys.is_locked_with(unlock_key)
-
     @property
-    def identity_key(self) -> bytes:
-        """What this manager's private key is to be sealed with: it is locked when the log is."""
-        return self._keys.identity_key
+    def keys(self) -> KeyRing:
+        """The keys of what this manager keeps on its disk. Change them with `change_keys`."""
+        return self._keys
 
-    async def set_unlock_key(self, unlock_key: bytes | None) -> None:
-        """Wrap the data keys with another unlock key, or with none; durable when this returns."""
-        await self._snapshots.disk.submit(lambda: self._keys.lock(unlock_key))
+    async def change_keys(self, change: Callable[[KeyRing], R]) -> R:
+        """Change the keys on disk, which blocks; durable when this returns. Raises OSError."""
+        return await self._snapshots.disk.submit(lambda: change(self._keys))
 
     async def rotate_keys(self) -> None:
         """Encrypt everything new, and a fresh snapshot, under a new data key. Older keys go when no file needs them.

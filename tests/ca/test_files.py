@@ -180,10 +180,10 @@ def test_a_sealed_key_is_no_key_without_its_secret(tmp_path: Path) -> None:
 
     on_disk = (tmp_path / "swarm-node.key").read_bytes()
     assert b"ENCRYPTED" in on_disk and stat.S_IMODE((tmp_path / "swarm-node.key").stat().st_mode) == 0o600
-    for find_secret in (None, lambda: b"another"):
+    for find_secret in (None, lambda key: b"another"):
         with pytest.raises(DamagedStateError, match="don't belong together"):
             SecurityConfig.load(tmp_path, clock, find_secret=find_secret)
-    loaded = SecurityConfig.load(tmp_path, clock, find_secret=lambda: b"secret")
+    loaded = SecurityConfig.load(tmp_path, clock, find_secret=lambda key: b"secret")
     assert loaded is not None and loaded.material.key_pem == security.material.key_pem
 
 
@@ -203,7 +203,7 @@ def test_a_sealed_key_stays_sealed_and_whole_wherever_a_renewal_stops(
                 security.install(chain, key)
         except (Killed, ConfigurationError):
             stops += 1
-        loaded = SecurityConfig.load(folder, clock, find_secret=lambda: b"secret")
+        loaded = SecurityConfig.load(folder, clock, find_secret=lambda key: b"secret")
 
         assert loaded is not None
         assert loaded.material.chain_pem in (old, chain)

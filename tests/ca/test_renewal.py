@@ -54,6 +54,9 @@ class FakeSecurity:
     def role(self) -> NodeRole.ValueType:
         return self.material.identity.role
 
+    def when_new_key_is_wanted(self, act: Callable[[], None]) -> None:
+        self.want_new_key = act
+
     async def renew(self, open_channel: Callable[[], Awaitable[grpc.aio.Channel]]) -> None:
         self.renewed.append(self._clock.monotonic())
         if self.error is not None:

@@ -13,7 +13,7 @@ import pytest
 from swarmcore.errors import ConfigurationError, DamagedStateError
 from swarmcore.replication.durable import replace_file
 from swarmcore.replication.keys import KeyRing
-from swarmcore.replication.state_folder import read_identity_key
+from swarmcore.replication.state_folder import read_identity_keys
 
 SALT = bytes(32)
 
@@ -88,7 +88,7 @@ def test_a_damaged_key_file_is_named_and_never_gives_other_keys(tmp_path: Path) 
         try:
             assert sealed(KeyRing.open(path)) == keys
         except DamagedStateError as error:
-            found += f"the key file '{path}' is damaged" in str(error)
+            found += f"{str(path)!r} is damaged" in str(error)
 
     # Spaces, and the spare bits at the end of a base64 text, mean nothing.
     assert found > len(whole) * 0.9
@@ -124,14 +124,14 @@ def test_a_lock_and_a_rotation_at_once_lose_no_key(tmp_path: Path, monkeypatch: 
 def test_the_key_of_the_identity_outlives_every_rotation_and_is_locked_with_the_others(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     ring = KeyRing.create(path)
-    before = ring.identity_key
+    before = ring.identity_keys
     ring.rotate()
     ring.retain({2})
     ring.lock(b"key")
 
-    assert read_identity_key(tmp_path, b"key") == before
+    assert read_identity_keys(tmp_path, b"key") == before
     with pytest.raises(ConfigurationError, match="node is locked"):
-        read_identity_key(tmp_path, None)
+        read_identity_keys(tmp_path, None)
     path.unlink()
     with pytest.raises(DamagedStateError, match="the file is missing"):
-        read_identity_key(tmp_path, b"key")
+        read_identity_keys(tmp_path, b"key")

@@ -275,7 +275,7 @@ async def test_another_address_is_noted_when_it_leads(folder: Path) -> None:
 async def test_a_locked_state_needs_its_unlock_key(folder: Path) -> None:
     async with running_replica(folder) as running:
         await running.create("task")
-        await running.replica.set_unlock_key(b"key")
+        await running.replica.change_keys(lambda ring: ring.lock(b"key"))
 
     with pytest.raises(ConfigurationError, match="node is locked, and needs a valid unlock key"):
         async with running_replica(folder):
