@@ -15,19 +15,25 @@ from swarmcore.agent.task_manager import TaskManager
 from swarmcore.agent.worker import Worker
 from swarmcore.api.logbroker_pb2 import (
     ListenSubscriptionsRequest,
+    LogContext,
     LogMessage,
     PublishLogsMessage,
-    PublishLogsResponse,
     SubscriptionMessage,
 )
 from swarmcore.api.logbroker_pb2_grpc import LogBrokerStub
+from swarmcore.clock import Clock
 from swarmcore.plugin.executor import LogOptions, LogSource
 
 log = logging.getLogger("swarmcore.agent")
 
-QUEUED_MESSAGES: Final = 256
-MESSAGES_AT_ONCE: Final = 64
-MESSAGE_BYTES: Final = 512 * 1024
+QUEUED_BYTES: Final = 1024 * 1024
+"""Of one subscription: whoever reads more waits until the manager has taken some."""
+MESSAGE_BYTES: Final = 256 * 1024
+LINE_BYTES: Final = 128
+"""What a line costs beside its data."""
+GATHER_SECONDS: Final = 0.02
+"""How long lines may gather while they come quickly: a message costs as much as some ten of them."""
+LISTEN_AGAIN_SECONDS: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 def options_of(subscription: SubscriptionMessage) -> LogOptions:
@@ -44,84 +50,82 @@ def options_of(subscription: SubscriptionMessage) -> LogOptions:
 class LogPublisher:
     """The log subscriptions of one session. A manager without a log broker is a fact, not an error."""
 
-    def __init__(self, channel: grpc.aio.Channel, worker: Worker, node_id: str) -> None:
+    def __init__(self, channel: grpc.aio.Channel, worker: Worker, node_id: str, clock: Clock) -> None:
         self._stub = LogBrokerStub(channel)
         self._worker = worker
         self._node_id = node_id
+        self._clock = clock
         self._running: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Serve subscriptions until cancelled; raises AioRpcError when the stream of them breaks."""
-        call = self._stub.ListenSubscriptions(ListenSubscriptionsRequest())
-        broken: grpc.aio.AioRpcError | None = None
-        try:
-            async with asyncio.TaskGroup() as group:
+        """Serve subscriptions until cancelled. That logs can't be served now ends no session: it is tried again."""
+        failures = 0
+        async with asyncio.TaskGroup() as group:
+            while True:
+                began = self._clock.monotonic()
                 try:
-                    async for subscription in call:
-                        self._take(group, subscription)
+                    await self._listen(group)
                 except grpc.aio.AioRpcError as error:
-                    broken = error
-                    if error.code() != grpc.StatusCode.UNIMPLEMENTED:
-                        for publishing in self._running.values():
-                            publishing.cancel()
+                    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                        await asyncio.Event().wait()
+                    log.debug("listening for log subscriptions ended: %s", error.details())
+                # A manager that lost sight of this node tells of everything anew.
+                for publishing in self._running.values():
+                    publishing.cancel()
+                if self._clock.monotonic() - began > LISTEN_AGAIN_SECONDS[-1]:
+                    failures = 0
+                pause = LISTEN_AGAIN_SECONDS[min(failures, len(LISTEN_AGAIN_SECONDS) - 1)]
+                failures += 1
+                await self._clock.sleep_until(self._clock.monotonic() + pause)
+
+    async def _listen(self, group: asyncio.TaskGroup) -> None:
+        call = self._stub.ListenSubscriptions(ListenSubscriptionsRequest())
+        try:
+            async for subscription in call:
+                self._take(group, subscription)
         finally:
             call.cancel()
-        if broken is not None and broken.code() != grpc.StatusCode.UNIMPLEMENTED:
-            raise broken
-        await asyncio.Event().wait()
 
     def _take(self, group: asyncio.TaskGroup, subscription: SubscriptionMessage) -> None:
         running = self._running.get(subscription.id)
         if subscription.close:
             if running is not None:
                 running.cancel()
-        elif running is None:
+        elif running is None or running.cancelling():
             task = group.create_task(self._publish(subscription), name=f"logs {subscription.id}")
             self._running[subscription.id] = task
-            task.add_done_callback(lambda _: self._running.pop(subscription.id, None))
+            task.add_done_callback(lambda done: self._forget(subscription.id, done))
+
+    def _forget(self, id: str, done: asyncio.Task[None]) -> None:
+        if self._running.get(id) is done:
+            del self._running[id]
 
     async def _publish(self, subscription: SubscriptionMessage) -> None:
-        """Send the lines of all tasks that match, then say that this node is done."""
-        lines: asyncio.Queue[LogMessage | None] = asyncio.Queue(QUEUED_MESSAGES)
+        """Send what matching tasks print, then say that this node is done."""
+        spool = _Spool()
         call = self._stub.PublishLogs()
+        reading = asyncio.create_task(self._read_all(subscription, spool), name=f"log lines {subscription.id}")
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._read_all(subscription, lines))
-                while await self._send(call, subscription.id, lines):
-                    pass
+            while lines := await spool.take():
+                await call.write(PublishLogsMessage(subscription_id=subscription.id, messages=lines))
+                if spool.is_quick:
+                    await asyncio.sleep(GATHER_SECONDS)
             await call.write(PublishLogsMessage(subscription_id=subscription.id, close=True))
             await call.done_writing()
             await call
-        except* (grpc.aio.AioRpcError, asyncio.InvalidStateError) as failures:
-            log.debug("log subscription %s ended: %s", subscription.id, failures.exceptions[0])
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as failure:
+            # The reader is gone, or the manager. `InvalidStateError` is gRPC's word for a write after the end.
+            log.debug("log subscription %s ended: %s", subscription.id, failure)
         finally:
             call.cancel()
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
-    async def _send(
-        self,
-        call: grpc.aio.StreamUnaryCall[PublishLogsMessage, PublishLogsResponse],
-        subscription_id: str,
-        lines: asyncio.Queue[LogMessage | None],
-    ) -> bool:
-        """Send what is there, many lines in one message; return whether more may come."""
-        message = PublishLogsMessage(subscription_id=subscription_id)
-        size = 0
-        line = await lines.get()
-        while line is not None:
-            message.messages.append(line)
-            size += len(line.data) + 128
-            if lines.empty() or len(message.messages) == MESSAGES_AT_ONCE or size > MESSAGE_BYTES:
-                break
-            line = lines.get_nowait()
-        if message.messages:
-            await call.write(message)
-        return line is not None
-
-    async def _read_all(self, subscription: SubscriptionMessage, lines: asyncio.Queue[LogMessage | None]) -> None:
-        """Read the tasks that match, and with `follow` those that come later. Puts None at the end."""
+    async def _read_all(self, subscription: SubscriptionMessage, spool: _Spool) -> None:
+        """Read the tasks that match, and with `follow` those that come later. Closes the spool at the end."""
         options = options_of(subscription)
         selector = subscription.selector
-        known: set[str] = set()
+        known: dict[str, asyncio.Task[None]] = {}
         news = asyncio.Event()
         self._worker.on_task.add(news)
         try:
@@ -134,34 +138,98 @@ class LogPublisher:
                         all_tasks=self._node_id in selector.node_ids,
                     ):
                         if manager.task.id not in known:
-                            known.add(manager.task.id)
-                            group.create_task(self._read(manager, options, lines))
+                            known[manager.task.id] = group.create_task(self._read(manager, options, spool))
                     if not options.follow:
                         break
                     await news.wait()
+                    # A follower may stay for months: what has ended, and is no longer assigned, is forgotten.
+                    there = self._worker.managers
+                    known = {id: task for id, task in known.items() if id in there or not task.done()}
         finally:
             self._worker.on_task.discard(news)
-        await lines.put(None)
+            spool.close()
 
-    async def _read(self, manager: TaskManager, options: LogOptions, lines: asyncio.Queue[LogMessage | None]) -> None:
+    async def _read(self, manager: TaskManager, options: LogOptions, spool: _Spool) -> None:
         if options.follow:
             await manager.started.wait()
         source = manager.controller
         if not isinstance(source, LogSource):
             return
         task = manager.task
-        lines_of_task = source.logs(options)
+        context = LogContext(service_id=task.service_id, node_id=self._node_id, task_id=task.id)
+        lines = source.logs(options)
         try:
-            async for line in lines_of_task:
-                message = LogMessage(stream=line.stream, data=line.data)
-                message.context.service_id = task.service_id
-                message.context.node_id = self._node_id
-                message.context.task_id = task.id
-                message.timestamp.FromNanoseconds(line.timestamp_ns)
-                await lines.put(message)
+            async for line in lines:
+                if spool.is_full:
+                    await spool.room()
+                message = LogMessage(context=context, stream=line.stream, data=line.data)
+                seconds, message.timestamp.nanos = divmod(line.timestamp_ns, 1_000_000_000)
+                message.timestamp.seconds = seconds
+                for key, value in line.attrs.items():
+                    message.attrs.add(key=key, value=value)
+                spool.add(message)
         except Exception as error:  # noqa: BLE001 - the border: an executor's fault costs these lines
             log.warning("task %s: reading its logs failed: %s", task.id, text_of(error))
         finally:
             # Whoever stops reading here must not leave the files or the stream open until the next collection.
-            if isinstance(lines_of_task, AsyncGenerator):
-                await lines_of_task.aclose()
+            if isinstance(lines, AsyncGenerator):
+                await lines.aclose()
+
+
+class _Spool:
+    """Lines on their way to the manager: many tasks fill it, one call empties it."""
+
+    def __init__(self) -> None:
+        self._lines: list[LogMessage] = []
+        self._bytes = 0
+        self._is_closed = False
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self.is_quick = False
+        """Whether many lines had come in the time since the last ones were taken."""
+
+    @property
+    def is_full(self) -> bool:
+        return self._bytes >= QUEUED_BYTES
+
+    async def room(self) -> None:
+        """Return when there is room, to the first of those who wait and come back."""
+        while self.is_full:
+            self._room.clear()
+            await self._room.wait()
+
+    def add(self, line: LogMessage) -> None:
+        if not self._lines:
+            self._news.set()
+        self._lines.append(line)
+        self._bytes += len(line.data) + LINE_BYTES
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self._is_closed = True
+        self._news.set()
+
+    async def take(self) -> list[LogMessage]:
+        """Lines for one message, waiting for the first; none when it was closed and all were taken."""
+        while not self._lines:
+            if self._is_closed:
+                return []
+            self._news.clear()
+            await self._news.wait()
+        if self._bytes <= MESSAGE_BYTES:
+            lines, self._lines, self._bytes = self._lines, [], 0
+        else:
+            lines = self._first()
+        self.is_quick = len(lines) > 1 and not self.is_full
+        self._room.set()
+        return lines
+
+    def _first(self) -> list[LogMessage]:
+        size = count = 0
+        while count < len(self._lines) and size < MESSAGE_BYTES:
+            size += len(self._lines[count].data) + LINE_BYTES
+            count += 1
+        lines = self._lines[:count]
+        del self._lines[:count]
+        self._bytes -= size
+        return lines

@@ -74,7 +74,7 @@ class Session:
         self._reporter = reporter
         self._clock = clock
         self._on_message = on_message
-        self._logs = LogPublisher(channel, worker, node_id)
+        self._logs = LogPublisher(channel, worker, node_id, clock)
         self._call: grpc.aio.UnaryStreamCall[SessionRequest, SessionMessage] | None = None
         self.id = ""
 

@@ -90,8 +90,12 @@ class Manager:
         try:
             return method(request, timeout=TIMEOUT_SECONDS)
         except grpc.RpcError as error:
-            code = error.code()
-            raise CallError(self._explain(code, clean(error.details() or "")), code) from None
+            raise self.failure(error) from None
+
+    def failure(self, error: grpc.RpcError) -> CallError:
+        """What went wrong with a call, in words that say what to do."""
+        code = error.code()
+        return CallError(self._explain(code, clean(error.details() or "")), code)
 
     def _explain(self, code: grpc.StatusCode, details: str) -> str:
         if code is grpc.StatusCode.UNAVAILABLE:

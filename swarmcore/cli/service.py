@@ -21,6 +21,7 @@ from swarmcore.cli.command_line import (
     quiet_option,
 )
 from swarmcore.cli.connection import Manager, manager, with_fresh_read
+from swarmcore.cli.log_flags import log_flags
 from swarmcore.cli.lookup import find_service
 from swarmcore.cli.service_flags import service_flags
 
@@ -40,7 +41,7 @@ def _attach_flag(name: str, help: str) -> Callable[[F], F]:
 
 @click.group(cls=Group, no_args_is_help=True)
 def command() -> None:
-    """Create, inspect, update and remove services."""
+    """Create, inspect, update and remove services; show their logs."""
 
 
 @command.command(
@@ -225,3 +226,20 @@ def remove(service: tuple[str, ...]) -> None:
             click.echo(name)
     if failures:
         raise CliError("; ".join(failures))
+
+
+@command.command(
+    name="logs",
+    epilog=example(
+        "swarmctl service logs web --tail 100",
+        "swarmctl service logs -f --timestamps web api",
+        "swarmctl service logs web --since 10m --raw 2>errors >lines",
+    ),
+)
+@click.argument("service", cls=Named, nargs=-1, required=True)
+@log_flags()
+def logs(service: tuple[str, ...], **given: Any) -> None:
+    """Show what the tasks of services print, wherever they run."""
+    from swarmcore.cli.logs import show_logs
+
+    show_logs(manager(), services=service, **given)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from swarmcore.api import control_pb2 as pb
-from swarmcore.cli.command_line import Group, Named, output_option, quiet_option
+from swarmcore.cli.command_line import Group, Named, example, output_option, quiet_option
 from swarmcore.cli.connection import manager
+from swarmcore.cli.log_flags import log_flags
 from swarmcore.cli.lookup import Names, find_task
 from swarmcore.cli.task_table import in_order, last_state, problem, runs, state_name, with_errors
 
@@ -15,7 +18,7 @@ HEADERS = ("ID", "Service", "Desired State", "Last State", "Node")
 
 @click.group(cls=Group, no_args_is_help=True)
 def command() -> None:
-    """List, inspect and remove tasks."""
+    """List, inspect and remove tasks; show their logs."""
 
 
 @command.command(name="ls")
@@ -76,3 +79,13 @@ def remove(task: str) -> None:
     found = find_task(to, task)
     to.call(to.control.RemoveTask, pb.RemoveTaskRequest(task_id=found.id))
     click.echo(found.id)
+
+
+@command.command(name="logs", epilog=example("swarmctl task logs -f --tail 20 0zxyg3o7mtpk8i5jlfhdw6qcs"))
+@click.argument("task", cls=Named, nargs=-1, required=True)
+@log_flags()
+def logs(task: tuple[str, ...], **given: Any) -> None:
+    """Show what tasks print, wherever they run."""
+    from swarmcore.cli.logs import show_logs
+
+    show_logs(manager(), tasks=task, **given)

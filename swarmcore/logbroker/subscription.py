@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from swarmcore.api.logbroker_pb2 import LogMessage, LogStream, SubscribeLogsRequest, SubscriptionMessage
 from swarmcore.api.objects_pb2 import Task
+from swarmcore.logbroker.marks import Marks
 from swarmcore.logbroker.outbox import Outbox
 
 INCOMPLETE = "warning: incomplete log stream. some logs could not be retrieved for the following reasons: "
@@ -15,17 +15,6 @@ WARNING_ATTR = "swarmcore.v1/warning"
 """Key of the attribute that marks a line of a follower's stream as the manager's own words."""
 ALL_LINES = 0
 """As a tail: every line."""
-
-
-@dataclass(slots=True)
-class _Mark:
-    """How far one stream of one task has been read."""
-
-    timestamp_ns: int
-    count: int
-    """Lines of just that time."""
-    skip: int = 0
-    """Lines of that time that come once more and were read before."""
 
 
 class Subscription:
@@ -51,8 +40,8 @@ class Subscription:
         self._nodes: set[str] = set()
         self._owing: set[str] = set()
         self._errors: dict[str, None] = {}
-        self._marks: dict[str, dict[tuple[str, int], _Mark]] = {}
-        """By node, then by task and stream. Kept for followers, whose nodes may come again."""
+        self._marks: dict[str, Marks] = {}
+        """By node. Kept for followers, whose nodes may come again."""
 
     @property
     def nodes(self) -> frozenset[str]:
@@ -92,11 +81,10 @@ class Subscription:
         """What the node is told of it. A node that comes again goes on where it stopped."""
         message = SubscriptionMessage(id=self.id, selector=self.selector, options=self.options)
         marks = self._marks.get(node_id)
-        if marks:
+        if marks is not None and marks.since_ns is not None:
             message.options.tail = ALL_LINES
-            message.options.since.FromNanoseconds(min(mark.timestamp_ns for mark in marks.values()))
-            for mark in marks.values():
-                mark.skip = mark.count
+            message.options.since.FromNanoseconds(marks.since_ns)
+            marks.rewind()
         return message
 
     # What nodes say
@@ -104,28 +92,11 @@ class Subscription:
     async def take(self, node_id: str, lines: Sequence[LogMessage]) -> None:
         """Lines of a node; returns when there was room for them."""
         if self.follow:
-            lines = self._unread(node_id, lines)
+            marks = self._marks.get(node_id)
+            if marks is None:
+                marks = self._marks[node_id] = Marks()
+            lines = [line for line in lines if marks.is_new(line)]
         await self.outbox.put(lines)
-
-    def _unread(self, node_id: str, lines: Sequence[LogMessage]) -> Sequence[LogMessage]:
-        marks = self._marks.setdefault(node_id, {})
-        unread = []
-        for line in lines:
-            key = (line.context.task_id, line.stream)
-            stamp = line.timestamp.seconds * 1_000_000_000 + line.timestamp.nanos
-            mark = marks.get(key)
-            if mark is None:
-                marks[key] = _Mark(stamp, 1)
-            elif stamp > mark.timestamp_ns:
-                mark.timestamp_ns, mark.count, mark.skip = stamp, 1, 0
-            elif mark.skip:
-                # Sent before the node was lost.
-                mark.skip -= stamp == mark.timestamp_ns
-                continue
-            elif stamp == mark.timestamp_ns:
-                mark.count += 1
-            unread.append(line)
-        return unread
 
     def node_done(self, node_id: str, error: str = "") -> None:
         """The node sends no more lines; all of them were sent where there is no `error`."""

@@ -172,11 +172,17 @@ class LogLine:
     stream: int
     """1 stdout, 2 stderr."""
     timestamp_ns: int
+    """When it was written. The same, however often the line is read; within a stream never falling."""
     data: bytes
+    """With its end of line where it has one; a piece of a line that is longer than 64 KiB or not finished has none."""
+    attrs: Mapping[str, str] = field(default_factory=dict)
+    """What the engine's log driver says besides, for `--details`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogOptions:
+    """Which lines."""
+
     follow: bool = False
     tail: int | None = None
     """Number of last lines; None for all."""
@@ -188,4 +194,10 @@ class LogOptions:
 class LogSource(Protocol):
     """Optional ability of a Controller: what the task printed."""
 
-    def logs(self, options: LogOptions) -> AsyncIterator[LogLine]: ...
+    def logs(self, options: LogOptions) -> AsyncIterator[LogLine]:
+        """The lines that there are, in order; with `follow` those that come, until the task has ended.
+
+        May be called many times at once. Holds no file, thread or connection once it is closed, and does not read
+        ahead without a bound: whoever iterates sets the pace.
+        """
+        ...
