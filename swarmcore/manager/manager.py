@@ -43,7 +43,6 @@ from swarmcore.manager.role_manager import RoleManager
 from swarmcore.orchestrator import components
 from swarmcore.orchestrator.dirty import is_dirty
 from swarmcore.plugin.plugin_set import PluginSet
-from swarmcore.replication.groups import check_group
 from swarmcore.replication.replica import Replica
 from swarmcore.replication.service import RaftService
 from swarmcore.replication.state_folder import has_state
@@ -157,7 +156,7 @@ class Manager:
         unlock_key = config.unlock_key if has_state(folder) or config.autolock else security.secret
         if config.join and not is_founder and not has_state(folder):
             answer = await join_group(config.join, config.address, security.open_channel, clock)
-            joined_as, group = answer.raft_id, answer.group
+            joined_as = answer.raft_id
             introduced = {member.raft_id: member.addr for member in answer.members}
         transport = Transport(security.open_channel, introduced)
         replica = await Replica.open(
@@ -170,7 +169,6 @@ class Manager:
             joined_as=joined_as,
             clock=clock,
             heartbeat_tick=config.heartbeat_tick,
-            joined_group=group,
             election_tick=config.election_tick,
             send=transport.send,
         )
@@ -236,9 +234,9 @@ class Manager:
     async def run(self) -> None:
         """Keep the log, write, and lead where this manager is the leader. Ends when cancelled, or with the failure."""
         await run_together(
+            self._guard.run(),
             self._replica.run(),
             self.store.run(),
-            self._guard.run(),
             lead(self._replica, self.store, self._components, self._prepare),
             self._transport.run(self._replica),
             Locking(self.store, self._replica, self._security, self._clock).run(),
@@ -256,10 +254,6 @@ class Manager:
 
     @property
     def leader_address(self) -> str:
-    def check_raft(self, metadata: Iterable[tuple[str, str]]) -> None:
-        """Refuse a manager that belongs to another group of this cluster, whatever the store says of it."""
-        check_group(metadata, self._replica.membership, self._replica.group)
-
         """Where another manager leads; empty while this one does, or nobody is known to."""
         leader = self._replica.leader
         return leader.address if leader is not None and leader.id != self._replica.raft_id else ""

@@ -21,8 +21,8 @@ from swarmcore.raft.effects import (
     Apply,
     Effect,
     Explain,
-    Refuse,
     Persist,
+    Refuse,
     RefuseRead,
     Restore,
     Role,
@@ -33,16 +33,16 @@ from swarmcore.raft.effects import (
 from swarmcore.raft.events import (
     Event,
     FitnessJudged,
-    Persisted,
     MembershipProposed,
+    Persisted,
     PersistRefused,
     Proposed,
     ReadDemanded,
     Received,
     Started,
     StoodStill,
-    TransferDemanded,
     Ticked,
+    TransferDemanded,
 )
 from swarmcore.raft.machine import Raft
 from swarmcore.raft.membership import Member, Membership, MembershipChange, Move, Promote
@@ -50,8 +50,6 @@ from swarmcore.raft.messages import InstallSnapshot, Message
 from swarmcore.raft.types import NO_ONE, Entry, Settings, SnapshotMeta
 from swarmcore.replication.applier import Applier, restore
 from swarmcore.replication.disk import Disk, in_thread
-from swarmcore.replication.groups import outlived
-from swarmcore.replication.keys import KeyRing
 from swarmcore.replication.log_file import disk_full
 from swarmcore.replication.snapshot_file import SnapshotReader
 from swarmcore.replication.snapshots import Limits, Snapshots
@@ -70,12 +68,12 @@ STUCK_SECONDS = 5.0
 """So long a write waits for a disk that hangs, where nobody else could lead."""
 HELD_MESSAGES = 4096
 """Messages that wait for the disk; older ones are lost, as messages may be."""
+_STOPPING = "the manager is stopping"
+_SYSTEM_CLOCK = SystemClock()
+
 
 _LIMITS = Limits()
 
-
-_STOPPING = "the manager is stopping"
-_SYSTEM_CLOCK = SystemClock()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManagerMember:
@@ -112,22 +110,21 @@ class Replica:
             id=state.raft_id,
             log=state.log,
             hard_state=state.hard_state,
-        self._joined_group = state.group
             snapshot=state.snapshot,
             settings=settings,
             chance=chance,
         )
         self._log_disk = Disk("raft log")
-        self._writes = WriteQueue(
-            state.log_file,
-            self._log_disk,
-            clock,
         election_seconds = settings.election_tick * tick_seconds
         self.election_seconds = election_seconds
         """How long others wait for this manager before they elect another one."""
         self._watchdog = Watchdog(election_tick=settings.election_tick, tick_seconds=tick_seconds)
         self.write_times = WriteTimes(slow_seconds=SLOW_SHARE * election_seconds, where=str(folder))
         """How long the disk takes to make writes of the log durable."""
+        self._writes = WriteQueue(
+            state.log_file,
+            self._log_disk,
+            clock,
             took=lambda seconds: self.write_times.took(seconds, clock.monotonic()),
             written=self._on_written,
             refused=self._on_refused,
@@ -180,8 +177,6 @@ class Replica:
         tick_seconds: float = 0.1,
         heartbeat_tick: int = 1,
         election_tick: int = 10,
-        joined_group: str = "",
-        force_new_group: bool = False,
         limits: Limits = _LIMITS,
         send: Callable[[Message], None] = lambda message: None,
         chance: Random | None = None,
@@ -189,7 +184,7 @@ class Replica:
         """Read keys, snapshot and log in `folder`, and put the snapshot into `store`; entries follow once it runs.
 
         Where there is no state yet: `bootstrap` begins a cluster of this manager alone, `joined_as` the state of a
-        member to which a leader gave that id. `force_new_group` leaves this manager alone in a new group. Raises DamagedStateError and ConfigurationError, in one line.
+        member to which a leader gave that id. Raises DamagedStateError and ConfigurationError, in one line.
         """
         state = await in_thread(
             partial(
@@ -204,8 +199,6 @@ class Replica:
                 reserve_bytes=limits.reserve_bytes,
             ),
             unwanted=State.close,
-                joined_group=joined_group,
-                force_new_group=force_new_group,
         )
         try:
             if state.snapshot_file is not None:
@@ -289,13 +282,13 @@ class Replica:
         if self._lost_until > self._applier.index:
             # The data was made from tables that lack those entries.
             raise self._stuck()
+        if self._writes.is_full:
+            index = self.next_index
+            if not await self._has_room() or self.next_index != index:
                 raise disk_full(self._folder)
         answer = self._step(Proposed(data))
         if not isinstance(answer, Accept):
             raise NotLeaderError(answer.reason if answer is not None else "this manager is not the leader")
-        if self._writes.is_full:
-            index = self.next_index
-            if not await self._has_room() or self.next_index != index:
         await self._applier.expect(answer.index, answer.term, token)
 
     async def _has_room(self) -> bool:
@@ -314,11 +307,11 @@ class Replica:
         """Why this manager can't lead as it is; empty while it can."""
         return self._watchdog.why_not
 
-    def raft_id(self) -> int:
-        return self._raft.id
+    # The group
 
     @property
-    # The group
+    def raft_id(self) -> int:
+        return self._raft.id
 
     @property
     def membership(self) -> Membership:
@@ -329,16 +322,6 @@ class Replica:
     def leader(self) -> Member | None:
         """Who leads, as far as this manager knows."""
         return self._raft.membership.members.get(self._raft.leader)
-    @property
-    def group(self) -> str:
-        """The name of the group; empty for the one that the cluster was founded with."""
-        membership = self._raft.membership
-        return membership.group if membership.members else self._joined_group
-
-    def replaced(self, details: str) -> None:
-        """A manager of this cluster says that its group took the place of this one: end, with what to do."""
-        self._fail(outlived(details, self._folder.parent))
-
 
     def tell(self, event: Event) -> Accept | Refuse | None:
         """Something happened outside: a message came, a member can't be reached. The answer is that to a demand."""
