@@ -458,16 +458,20 @@ class RaftJoinRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ADDR_FIELD_NUMBER: _builtins.int
+    RAFT_ID_FIELD_NUMBER: _builtins.int
     addr: _builtins.str
     """host:port that other managers reach the caller at."""
+    raft_id: _builtins.int
+    """The id under which the caller holds a log; 0 for one that holds none, and gets an id that nobody had before."""
     def __init__(
         self,
         *,
         addr: _builtins.str = ...,
+        raft_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addr", b"addr"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addr", b"addr", "raft_id", b"raft_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -479,7 +483,10 @@ class RaftJoinResponse(_message.Message):
 
     RAFT_ID_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     raft_id: _builtins.int
+    group: _builtins.str
+    """The name of the group; empty for the one that the cluster was founded with."""
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___RaftMemberInfo]: ...
     def __init__(
@@ -487,10 +494,11 @@ class RaftJoinResponse(_message.Message):
         *,
         raft_id: _builtins.int = ...,
         members: _abc.Iterable[Global___RaftMemberInfo] | None = ...,
+        group: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "raft_id", b"raft_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "members", b"members", "raft_id", b"raft_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

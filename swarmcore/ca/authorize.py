@@ -239,12 +239,18 @@ class Authorizer(Interceptor):
         remote_address: Callable[[str], str],
         clock: Clock | None = None,
         forward: Forwarder | None = None,
+        check_raft: Callable[[Metadata], None] | None = None,
     ) -> None:
-        """`remote_address` gives the IP address behind gRPC's name of a peer; empty where it is not known."""
+        """`remote_address` gives the IP address behind gRPC's name of a peer; empty where it is not known.
+
+        `check_raft` is shown the metadata of other managers' Raft calls, and refuses by raising a SwarmError. It comes
+        before the store is asked: a manager of an old group is told so even where its node is gone.
+        """
         super().__init__(forward)
         self._security = security
         self._store = store
         self._remote_address = remote_address
+        self._check_raft = check_raft
         self._clock = clock or SystemClock()
         self._certificates: OrderedDict[bytes, _Known] = OrderedDict()
 
@@ -254,6 +260,8 @@ class Authorizer(Interceptor):
             if not may_call(method, None):
                 raise PermissionDeniedError("unauthorized peer role: this call needs the certificate of a node")
             return caller
+        if self._check_raft is not None and caller.role == NodeRole.MANAGER and method.startswith(RAFT_SERVICES):
+            self._check_raft(tuple((key, str(value)) for key, value in context.invocation_metadata() or ()))
         role = self._role(caller, method)
         if not may_call(method, role):
             raise PermissionDeniedError(f"unauthorized peer role: a {NodeRole.Name(role).lower()} may not call")

@@ -43,6 +43,7 @@ from swarmcore.manager.role_manager import RoleManager
 from swarmcore.orchestrator import components
 from swarmcore.orchestrator.dirty import is_dirty
 from swarmcore.plugin.plugin_set import PluginSet
+from swarmcore.replication.groups import check_group
 from swarmcore.replication.replica import Replica
 from swarmcore.replication.service import RaftService
 from swarmcore.replication.state_folder import has_state
@@ -156,7 +157,7 @@ class Manager:
         unlock_key = config.unlock_key if has_state(folder) or config.autolock else security.secret
         if config.join and not is_founder and not has_state(folder):
             answer = await join_group(config.join, config.address, security.open_channel, clock)
-            joined_as = answer.raft_id
+            joined_as, group = answer.raft_id, answer.group
             introduced = {member.raft_id: member.addr for member in answer.members}
         transport = Transport(security.open_channel, introduced)
         replica = await Replica.open(
@@ -167,6 +168,7 @@ class Manager:
             unlock_key=unlock_key,
             bootstrap=is_founder,
             joined_as=joined_as,
+            joined_group=group,
             clock=clock,
             heartbeat_tick=config.heartbeat_tick,
             election_tick=config.election_tick,
@@ -251,6 +253,10 @@ class Manager:
             await self._clock.sleep_until(self._clock.monotonic() + LOOK_SECONDS)
         self._health.set_serving("Raft", True)
         self._health.set_serving("ControlAPI", True)
+
+    def check_raft(self, metadata: Iterable[tuple[str, str]]) -> None:
+        """Refuse a manager that belongs to another group of this cluster, whatever the store says of it."""
+        check_group(metadata, self._replica.membership, self._replica.group)
 
     @property
     def leader_address(self) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 import grpc
 
 from swarmcore.ca.authorize import Authorizer, Interceptor, LocalAuthorizer
-from swarmcore.ca.forwarding import Forwarder
+from swarmcore.ca.forwarding import Forwarder, Metadata
 from swarmcore.ca.root import MANAGER_OU
 from swarmcore.ca.security import SecurityConfig
 from swarmcore.clock import Clock
@@ -112,11 +112,13 @@ async def serve_remote(
     services: Sequence[Service],
     clock: Clock | None = None,
     forward: Forwarder | None = None,
+    check_raft: Callable[[Metadata], None] | None = None,
     connections_per_address: int = CONNECTIONS_PER_ADDRESS,
 ) -> Listener:
     """Serve other nodes on `listen`: `host:port`, or what `bind_tcp` made of it.
 
-    `forward`: the way to the leader. Raises ConfigurationError, naming the address, where it is taken.
+    `forward`: the way to the leader; `check_raft` is the Authorizer's. Raises ConfigurationError, naming the address,
+    where it is taken.
     """
     bound = bind_tcp(listen) if isinstance(listen, str) else listen
     try:
@@ -131,7 +133,12 @@ async def serve_remote(
         servers = []
         for path, is_known, options in ((nodes, True, SERVER_OPTIONS), (newcomers, False, NEWCOMER_OPTIONS)):
             interceptor = Authorizer(
-                security=security, store=store, remote_address=front.remote_address, clock=clock, forward=forward
+                security=security,
+                store=store,
+                remote_address=front.remote_address,
+                clock=clock,
+                forward=forward,
+                check_raft=check_raft,
             )
             server = _server(interceptor, services, {**dict(SERVER_OPTIONS), **dict(options)})
             server.add_secure_port(f"unix:{path}", security.server_credentials(ask_for_certificate=is_known))

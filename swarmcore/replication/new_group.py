@@ -1,8 +1,8 @@
 """A new group of managers out of what one member knows: `swarmd --force-new-cluster`.
 
-The cluster goes on with all that this member has. The others are out for good: their ids are removed ones, and what they
-send carries the name of a group whose place this one took (`service.GroupCheck`). It is one write of one frame, so a
-kill leaves the old group or the new one. Everything here blocks.
+The cluster goes on with all that this member has. The others are out for good: their ids are removed ones, and what
+they send carries the name of a group whose place this one took (`groups.py`). It is one write of one frame, so a kill
+leaves the old group or the new one. Everything here blocks.
 """
 
 from __future__ import annotations

@@ -50,6 +50,8 @@ from swarmcore.raft.messages import InstallSnapshot, Message
 from swarmcore.raft.types import NO_ONE, Entry, Settings, SnapshotMeta
 from swarmcore.replication.applier import Applier, restore
 from swarmcore.replication.disk import Disk, in_thread
+from swarmcore.replication.groups import outlived
+from swarmcore.replication.keys import KeyRing
 from swarmcore.replication.log_file import disk_full
 from swarmcore.replication.snapshot_file import SnapshotReader
 from swarmcore.replication.snapshots import Limits, Snapshots
@@ -106,6 +108,7 @@ class Replica:
         self._keys = state.keys
         self._log_file = state.log_file
         self._folder_lock = state.lock
+        self._joined_group = state.group
         self._raft = Raft(
             id=state.raft_id,
             log=state.log,
@@ -173,6 +176,8 @@ class Replica:
         unlock_key: bytes | None = None,
         bootstrap: bool,
         joined_as: int | None = None,
+        joined_group: str = "",
+        force_new_group: bool = False,
         clock: Clock = _SYSTEM_CLOCK,
         tick_seconds: float = 0.1,
         heartbeat_tick: int = 1,
@@ -184,7 +189,8 @@ class Replica:
         """Read keys, snapshot and log in `folder`, and put the snapshot into `store`; entries follow once it runs.
 
         Where there is no state yet: `bootstrap` begins a cluster of this manager alone, `joined_as` the state of a
-        member to which a leader gave that id. Raises DamagedStateError and ConfigurationError, in one line.
+        member to which a leader gave that id, in `joined_group`. `force_new_group` leaves this manager alone in a new
+        group. Raises DamagedStateError and ConfigurationError, in one line.
         """
         state = await in_thread(
             partial(
@@ -195,6 +201,8 @@ class Replica:
                 unlock_key=unlock_key,
                 bootstrap=bootstrap,
                 joined_as=joined_as,
+                joined_group=joined_group,
+                force_new_group=force_new_group,
                 segment_bytes=limits.segment_bytes,
                 reserve_bytes=limits.reserve_bytes,
             ),
@@ -317,6 +325,16 @@ class Replica:
     def membership(self) -> Membership:
         """Who belongs to the group, as this manager's log says."""
         return self._raft.membership
+
+    @property
+    def group(self) -> str:
+        """The name of the group; empty for the one that the cluster was founded with."""
+        membership = self._raft.membership
+        return membership.group if membership.members else self._joined_group
+
+    def replaced(self, details: str) -> None:
+        """A manager of this cluster says that its group took the place of this one: end, with what to do."""
+        self._fail(outlived(details, self._folder.parent))
 
     @property
     def leader(self) -> Member | None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import grpc
 
 from swarmcore.api import raft_pb2 as pb
 from swarmcore.api.caller import Caller, current_caller
 from swarmcore.errors import (
     AbortedError,
+    FailedPreconditionError,
     InvalidArgumentError,
     NotFoundError,
     NotLeaderError,
@@ -19,9 +22,12 @@ from swarmcore.raft.events import Received
 from swarmcore.raft.membership import AddLearner, Member, Move, Remove
 from swarmcore.raft.messages import InstallSnapshot, Message
 from swarmcore.replication.codec import decode
+from swarmcore.replication.groups import check_group
 
 if TYPE_CHECKING:
     from swarmcore.replication.replica import Replica
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 REMOVED = "member was removed"
 MAX_ADDRESS = 262
@@ -36,16 +42,18 @@ class RaftService:
         self._replica = replica
         self._reachable = reachable
 
-    async def Deliver(self, batches: AsyncIterator[pb.RaftBatch], context: object) -> pb.RaftDelivered:
+    async def Deliver(self, batches: AsyncIterator[pb.RaftBatch], context: Context) -> pb.RaftDelivered:
         """Messages of one other manager, for as long as both live."""
         caller = current_caller()
+        self._check_group(context)
         async for batch in batches:
             for message in batch.messages:
                 self._replica.tell(Received(self._checked(decode(message), caller)))
         return pb.RaftDelivered()
 
-    async def Install(self, parts: AsyncIterator[pb.RaftSnapshotPart], context: object) -> pb.RaftInstalled:
+    async def Install(self, parts: AsyncIterator[pb.RaftSnapshotPart], context: Context) -> pb.RaftInstalled:
         """A snapshot of the leader's."""
+        self._check_group(context)
         first = await _next(parts)
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidArgumentError("the snapshot does not begin with its header")
@@ -56,7 +64,10 @@ class RaftService:
         return pb.RaftInstalled()
 
     async def Join(self, request: pb.RaftJoinRequest, context: object) -> pb.RaftJoinResponse:
-        """Let the calling manager in as a learner; asked again, it gets the same id, and its new address is noted."""
+        """Let the calling manager in as a learner, or note its new address where it still holds its log.
+
+        Who comes without a log gets a new id: under its old one it could vote away what it had agreed to.
+        """
         caller = current_caller()
         if not request.addr or len(request.addr) > MAX_ADDRESS:
             raise InvalidArgumentError("addr: must be host:port, and at most 262 characters")
@@ -65,6 +76,11 @@ class RaftService:
         if not replica.term:
             raise NotLeaderError("this manager is not the leader")
         known = _member_of(replica, caller.node_id)
+        if known is not None and known.id == replica.raft_id:
+            raise FailedPreconditionError(f"node {caller.node_id} leads, and can't join itself: one node id runs twice")
+        if known is not None and known.id != request.raft_id:
+            await replica.change_membership(Remove(known.id))
+            known = None
         if known is None:
             await replica.change_membership(AddLearner(caller.node_id, address))
         elif known.address != address:
@@ -74,6 +90,7 @@ class RaftService:
             raise AbortedError("the membership changed meanwhile: join again")
         return pb.RaftJoinResponse(
             raft_id=member.id,
+            group=replica.group,
             members=[
                 pb.RaftMemberInfo(raft_id=each.id, node_id=each.node_id, addr=each.address, is_voter=each.is_voter)
                 for each in replica.membership.members.values()
@@ -87,6 +104,10 @@ class RaftService:
             raise NotFoundError("this node is no member")
         await self._replica.change_membership(Remove(member.id))
         return pb.RaftLeaveResponse()
+
+    def _check_group(self, context: Context) -> None:
+        metadata = [(key, str(value)) for key, value in context.invocation_metadata() or ()]
+        check_group(metadata, self._replica.membership, self._replica.group)
 
     def _checked(self, message: Message, caller: Caller) -> Message:
         """A message is believed only from the node that the membership names for its sender."""

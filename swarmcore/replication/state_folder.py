@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swarmcore.errors import ConfigurationError, DamagedStateError
+from swarmcore.errors import ConfigurationError
 from swarmcore.raft.log import RaftLog, recovered
 from swarmcore.raft.membership import Membership
 from swarmcore.raft.types import NO_ONE, NOTHING, Entry, EntryKind, HardState, SnapshotMeta
@@ -103,6 +103,8 @@ def open_state(
                 raise gone(folder)
         lock = FolderLock(folder)
         keys = KeyRing.open(folder / KEY_FILE, unlock_key)
+        # What a kill left of a change may hold the keys in the open, in a folder that is locked.
+        (folder / (KEY_FILE + TEMPORARY_SUFFIX)).unlink(missing_ok=True)
         raft_id = _read_member(folder / MEMBER_FILE, node_id)
         remove_unfinished(folder)
         snapshot, snapshot_file = _newest_snapshot(folder, keys)
@@ -136,19 +138,19 @@ def open_state(
     )
 
 
-def read_identity_key(folder: Path, unlock_key: bytes | None) -> bytes:
-    """What the private key of the manager whose state is in `folder` is sealed with; raises as `open_state`."""
+def read_identity_keys(folder: Path, unlock_key: bytes | None) -> list[bytes]:
+    """What the private key of the manager in `folder` may be sealed with, newest first; raises as `open_state`."""
     try:
-        return KeyRing.open(folder / KEY_FILE, unlock_key).identity_key
+        return KeyRing.open(folder / KEY_FILE, unlock_key).identity_keys
     except FileNotFoundError:
         raise damaged(folder / KEY_FILE, 0, "the file is missing") from None
     except OSError as error:
         raise ConfigurationError(f"can't use the state in {str(folder)!r}: {error.strerror or error}") from error
 
 
-def gone(folder: Path) -> DamagedStateError:
+def gone(folder: Path) -> ConfigurationError:
     """The error of a manager that has lost its log: with an empty one it could vote away what it had agreed to."""
-    return DamagedStateError(
+    return ConfigurationError(
         f"there is no raft state in {str(folder)!r}, and a manager without its log may not vote: put the folder back; "
         f"if it is lost, {what_to_do(folder.parent)}"
     )
@@ -171,7 +173,8 @@ def _create(
     if new.exists():
         shutil.rmtree(new)
     new.mkdir(mode=0o700, parents=True)
-    keys = KeyRing.create(new / KEY_FILE, unlock_key)
+    # The key of who joins waited on the disk for its certificate, before anyone could say that managers are locked.
+    keys = KeyRing.create(new / KEY_FILE, unlock_key, is_identity_exposed=raft_id != FOUNDER_ID)
     write_member(new, node_id, raft_id, group)
     log_file, _ = LogFile.open(new, keys)
     log_file.append(log)

@@ -24,6 +24,7 @@ from swarmcore.raft.membership import Member, Membership
 from swarmcore.raft.messages import InstallSnapshot, Message
 from swarmcore.raft.types import SnapshotMeta
 from swarmcore.replication.codec import encode
+from swarmcore.replication.groups import OLD_GROUP, group_metadata
 from swarmcore.replication.snapshot_file import SnapshotReader
 
 log = logging.getLogger("swarmcore.replication")
@@ -33,7 +34,11 @@ BATCH_BYTES = 2 * 1024 * 1024
 CONNECT_SECONDS = 2.0
 WRITE_SECONDS = 5.0
 SNAPSHOT_PROGRESS_SECONDS = 10.0
-REFUSALS = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED)
+REFUSALS = (
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.FAILED_PRECONDITION,
+)
 REFUSED_SECONDS = 5.0
 RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 LOOKS_FOR_A_LEADER = (0.0, 0.02, 0.05, 0.1)
@@ -50,6 +55,11 @@ class Group(Protocol):
     def membership(self) -> Membership: ...
     @property
     def leader(self) -> Member | None: ...
+    @property
+    def group(self) -> str: ...
+    def replaced(self, details: str) -> None:
+        """Another group took this one's place, as a manager of that one says."""
+
     def tell(self, event: Event) -> object: ...
     async def open_snapshot(self, snapshot: SnapshotMeta) -> SnapshotReader: ...
 
@@ -140,6 +150,8 @@ class _Peer:
                     await self._deliver(channel, address, group)
                     self._is_refused = False
                 except (grpc.aio.AioRpcError, ConnectionError, TimeoutError, asyncio.InvalidStateError) as error:
+                    if is_outlived(error):
+                        group.replaced(str(error.details()))  # type: ignore[union-attr]
                     self._on_failure(address, error)
                 finally:
                     await channel.close()
@@ -208,7 +220,7 @@ class _Peer:
         if self._failures and not self._is_refused:
             log.info("manager %d at %s is reached again", self._id, address)
         stub: Any = RaftStub(channel)
-        call = stub.Deliver()
+        call = stub.Deliver(metadata=group_metadata(group.membership, group.group))
         ended = asyncio.create_task(_end_of(call), name=f"raft stream {self._id}")
         try:
             while True:
@@ -259,7 +271,7 @@ class _Peer:
         try:
             reader = await group.open_snapshot(message.snapshot)
             stub: Any = RaftStub(channel)
-            call = stub.Install()
+            call = stub.Install(metadata=group_metadata(group.membership, group.group))
             try:
                 async for part in _parts(message, reader):
                     async with asyncio.timeout(SNAPSHOT_PROGRESS_SECONDS):
@@ -276,6 +288,13 @@ class _Peer:
             log.warning("the snapshot for manager %d could not be sent: %s", self._id, reason)
         finally:
             group.tell(SnapshotSent(self._id, is_delivered))
+
+
+def is_outlived(error: Exception) -> bool:
+    """Whether a manager of this cluster said that its group took the place of this one's."""
+    if not isinstance(error, grpc.aio.AioRpcError) or error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
+        return False
+    return (error.details() or "").startswith(OLD_GROUP)
 
 
 async def _end_of(call: Any) -> None:

@@ -54,7 +54,8 @@ class _NamingStreams(grpc.aio.StreamUnaryClientInterceptor):
         self._node_id = node_id
 
     async def intercept_stream_unary(self, continuation: Any, details: Any, requests: Any) -> Any:
-        return await continuation(details._replace(metadata=grpc.aio.Metadata(("node", self._node_id))), requests)
+        named = grpc.aio.Metadata(*(details.metadata or ()), ("node", self._node_id))
+        return await continuation(details._replace(metadata=named), requests)
 
 
 class _NamingCalls(grpc.aio.UnaryUnaryClientInterceptor):
@@ -93,12 +94,13 @@ class GroupMember:
         self.store = Store()
         server = grpc.aio.server(interceptors=[_Named()])
         self._port = server.add_insecure_port(f"127.0.0.1:{self._port}")
-        joined_as, introduced = None, {}
+        joined_as, introduced, group = None, {}, ""
         if join is not None:
             async with self.dial(join.address) as channel:
                 stub: Any = RaftStub(channel)
-                answer = await stub.Join(pb.RaftJoinRequest(addr=self.address))
-            joined_as = answer.raft_id
+                raft_id = self.replica.raft_id if self._folder.exists() else 0
+                answer = await stub.Join(pb.RaftJoinRequest(addr=self.address, raft_id=raft_id))
+            joined_as, group = answer.raft_id, answer.group
             introduced = {member.raft_id: member.addr for member in answer.members}
         transport = Transport(self.dial, introduced)
         self.replica = await Replica.open(
@@ -108,6 +110,7 @@ class GroupMember:
             address=self.address,
             bootstrap=bootstrap,
             joined_as=joined_as,
+            joined_group=group,
             limits=self._limits,
             send=transport.send,
         )
