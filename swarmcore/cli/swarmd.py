@@ -180,6 +180,7 @@ def build_config(flags: dict[str, Any]) -> NodeConfig:
         executors=parse_executors(flags["executor"]),
         engine_addr=flags["engine_addr"],
         generic_resources=_checked("--generic-node-resources", values.generic_resources, generic) if generic else (),
+        force_new_cluster=flags["force_new_cluster"],
         heartbeat_tick=heartbeat,
         election_tick=election,
         autolock=flags["autolock"],
@@ -189,10 +190,6 @@ def build_config(flags: dict[str, Any]) -> NodeConfig:
 
 def _refuse_what_is_not_there_yet(flags: dict[str, Any]) -> None:
     """SwarmKit's flags that would be promises without a deed."""
-    if flags["force_new_cluster"]:
-        raise ConfigurationError(
-            "--force-new-cluster is not supported: this version runs one manager, which goes on by itself"
-        )
     if parse_external_cas(flags["external_ca"]):
         raise ConfigurationError("--external-ca is not supported: this version signs with the cluster's own root CA")
 
@@ -323,7 +320,11 @@ def _exit_on_early_signal(number: int, frame: FrameType | None) -> None:
     help="The engine's socket.",
 )
 @click.option("--generic-node-resources", metavar="KIND=N,…", default="", help="Such as fpga=2,gpu=UUID1,gpu=UUID2.")
-@click.option("--force-new-cluster", is_flag=True, help="Not in this version.")
+@click.option(
+    "--force-new-cluster",
+    is_flag=True,
+    help="Go on as the only manager with this one's data, where too few of the others are left to agree.",
+)
 @click.option(
     "--heartbeat-tick", metavar="N", type=int, default=1, show_default=True, help="Raft ticks (100 ms) for a heartbeat."
 )

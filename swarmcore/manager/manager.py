@@ -33,6 +33,7 @@ from swarmcore.dispatcher.dispatcher import Dispatcher
 from swarmcore.errors import ConfigurationError, DamagedStateError
 from swarmcore.logbroker.broker import LogBroker
 from swarmcore.manager.bootstrap import Founder, ensure_cluster
+from swarmcore.manager.forcing import check_nobody_leads
 from swarmcore.manager.joining import join_group, reachable_address
 from swarmcore.manager.leader_proxy import LeaderProxy
 from swarmcore.manager.leading import LeaderComponent, lead
@@ -72,6 +73,8 @@ class ManagerConfig:
     acceptance: Sequence[AcceptRuleLike] = ()
     join: Sequence[str] = ()
     """Managers, one of which lets this one into the group the first time; empty for a founder."""
+    force_new_cluster: bool = False
+    """Make a new group of this manager alone, with the data that it has."""
     autolock: bool = False
     """Of a cluster that this manager starts."""
     unlock_key: bytes | None = field(default=None, repr=False)
@@ -155,7 +158,9 @@ class Manager:
         joined_as, introduced, group = None, {}, ""
         # A new log is locked as the cluster says from its first byte on: no other unlock key would be of use.
         unlock_key = config.unlock_key if has_state(folder) or config.autolock else security.secret
-        if config.join and not is_founder and not has_state(folder):
+        if config.force_new_cluster:
+            await check_nobody_leads(config.join, security.open_channel)
+        elif config.join and not is_founder and not has_state(folder):
             answer = await join_group(config.join, config.address, security.open_channel, clock)
             joined_as, group = answer.raft_id, answer.group
             introduced = {member.raft_id: member.addr for member in answer.members}
@@ -169,6 +174,7 @@ class Manager:
             bootstrap=is_founder,
             joined_as=joined_as,
             joined_group=group,
+            force_new_group=config.force_new_cluster,
             clock=clock,
             heartbeat_tick=config.heartbeat_tick,
             election_tick=config.election_tick,

@@ -49,6 +49,8 @@ class NodeConfig:
     engine_addr: str = DEFAULT_ENGINE_ADDR
     generic_resources: tuple[GenericResource, ...] = ()
 
+    force_new_cluster: bool = False
+    """Go on as the only manager, with what this one has."""
     heartbeat_tick: int = 1
     election_tick: int = 10
     autolock: bool = False

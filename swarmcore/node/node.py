@@ -59,6 +59,7 @@ class _Node:
         self._hostname = config.hostname or socket.gethostname()
         self._manager: Manager | None = None
         self._raft = config.state_dir / "raft"
+        self._is_forced = config.force_new_cluster
 
     async def run(self) -> None:
         config = self._config
@@ -97,6 +98,11 @@ class _Node:
         if security is not None and security.role == NodeRole.WORKER:
             # What a kill kept from being removed when it was demoted.
             remove_log(self._raft)
+        if config.force_new_cluster and (security is None or security.role != NodeRole.MANAGER):
+            raise ConfigurationError(
+                f"--force-new-cluster needs the state of a manager, and {str(config.state_dir)!r} holds none: "
+                "give it the directory of one, or start from a backup with --restore"
+            )
         if security is not None and config.autolock:
             log.warning("--autolock is for a new cluster: here, use swarmctl cluster update default --autolock")
         if security is None:
@@ -172,6 +178,7 @@ class _Node:
                 address=address,
                 join=[peer.addr for peer in remotes.weights if peer.addr != address],
                 hostname=self._hostname,
+                force_new_cluster=self._is_forced,
                 acceptance=config.accept,
                 autolock=config.autolock,
                 unlock_key=config.unlock_key,
@@ -182,7 +189,7 @@ class _Node:
             plugins=lambda: plugins,
             clock=self._clock,
         )
-        self._manager = manager
+        self._manager, self._is_forced = manager, False
         running = asyncio.create_task(manager.run(), name="manager")
         serving = asyncio.create_task(
             self._serve(manager, port, control, security, executors, address, remotes), name="serving"

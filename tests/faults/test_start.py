@@ -116,7 +116,7 @@ WRONG_FLAGS: Sequence[tuple[tuple[str, ...], int, str]] = (
     (("--executor", "process,process,nosuch"), 1, "no plugin offers 'nosuch'"),
     (("--unlock-key", "SWMKEY-1-notakey"), 1, "--unlock-key is malformed"),
     (("--unlock-key", "SWMKEY-1-" + "A" * 100_000), 1, "--unlock-key is malformed"),
-    (("--force-new-cluster",), 1, "--force-new-cluster is not supported"),
+    (("--force-new-cluster",), 1, "--force-new-cluster needs the state of a manager"),
     (("--external-ca", "protocol=cfssl,url=https://ca.example"), 1, "--external-ca is not supported"),
     (("--listen-debug", "0.0.0.0:0"), 1, "give it a loopback one"),
     (("--hostname", "a\x1b[2Jb"), 1, "--hostname has blanks or control characters"),
