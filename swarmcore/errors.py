@@ -12,7 +12,8 @@ SwarmError                      a bug or something nobody foresaw: report it    
 ├── OutOfRangeError             start again from the present                       OUT_OF_RANGE
 ├── UnimplementedError          this will never work here                           UNIMPLEMENTED
 ├── UnavailableError            ask again, here or elsewhere                        UNAVAILABLE
-│   └── NotLeaderError          ask the leader                                      UNAVAILABLE
+│   └── NotLeaderError          ask the leader: nothing was done                    UNAVAILABLE
+│       └── LostLeadershipError look whether it was done, then ask the leader       UNAVAILABLE
 ├── DeadlineError               ask again, the answer did not come in time          DEADLINE_EXCEEDED
 ├── InternalError               look at the log                                     INTERNAL
 │   └── DamagedStateError       restore the state directory or join again           INTERNAL
@@ -127,7 +128,11 @@ class UnavailableError(SwarmError):
 
 
 class NotLeaderError(UnavailableError):
-    """The call needs the leader and this manager is not it, or no longer."""
+    """The call needs the leader and this manager is not it, or no longer. Nothing was changed."""
+
+
+class LostLeadershipError(NotLeaderError):
+    """This manager stopped leading before the change was agreed: it may still take effect."""
 
 
 class DeadlineError(SwarmError):

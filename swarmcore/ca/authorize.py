@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -21,13 +22,28 @@ from cryptography import x509
 from swarmcore.api.caller import Caller, set_caller
 from swarmcore.api.roles import may_call
 from swarmcore.api.types_pb2 import NodeRole
-from swarmcore.ca.forwarding import BecameLeader, Forwarder, Metadata, forwarded_caller, is_leaders, metadata_of
+from swarmcore.ca.forwarding import (
+    NOT_DONE,
+    OUTCOME,
+    REFUSED,
+    STALE,
+    BecameLeader,
+    Forwarder,
+    Metadata,
+    NoLeaderError,
+    forwarded_caller,
+    is_leaders,
+    is_read,
+    metadata_of,
+    outcome,
+)
 from swarmcore.ca.root import Identity, identity_of
 from swarmcore.ca.security import SecurityConfig
 from swarmcore.clock import Clock, SystemClock
 from swarmcore.errors import (
     InternalError,
     InvalidArgumentError,
+    LostLeadershipError,
     NotLeaderError,
     PermissionDeniedError,
     Status,
@@ -42,6 +58,8 @@ REMEMBERED_CERTIFICATES = 4096
 RAFT_SERVICES = ("/swarmcore.v1.Raft", "/docker.swarmkit.v1.Raft")
 LONG_CALLS = frozenset({"/docker.swarmkit.v1.NodeCA/NodeCertificateStatus"})
 """Unary, and yet they wait for something that may take days."""
+HAND_OVER_SECONDS = 5.0
+HAND_OVER_LOOK_SECONDS = 0.02
 STOPPING = "this manager is stopping: ask another one"
 _CODES: dict[Status, grpc.StatusCode] = {Status(code.value[0]): code for code in grpc.StatusCode}
 
@@ -161,25 +179,44 @@ class Interceptor(grpc.aio.ServerInterceptor):
         def requests(data: Any) -> Any:
             return _read_all(read, data) if streams else _read(read, data)
 
+        is_long = streams or method in LONG_CALLS
+
         async def answer_one(data: Any, context: Context) -> bytes:
-            return bytes(write(await _settled(inner_one(requests(data), context))))
+            set_caller(self.authorize(method, context))
+            with self._stream() if is_long else contextlib.nullcontext():
+                return bytes(write(await _settled(inner_one(requests(data), context))))
 
         def answer_many(data: Any, context: Context) -> Any:
             return inner_many(requests(data), context)
 
-        here_one = self._one(method, answer_one, streams or method in LONG_CALLS)
         here_many = self._many(method, answer_many, write)
 
         async def one(data: Any, context: Context) -> Any:
+            deadline = time.monotonic() + HAND_OVER_SECONDS
             try:
-                while not forward.is_leader:
+                while True:
+                    if forward.is_leader:
+                        try:
+                            return await answer_one(data, context)
+                        except NotLeaderError as error:
+                            # Where nothing was done, the call goes to whoever leads next.
+                            is_lost = streams or isinstance(error, LostLeadershipError)
+                            if is_lost or time.monotonic() >= deadline:
+                                raise
+                            await asyncio.sleep(HAND_OVER_LOOK_SECONDS)
+                    passing = self._passing(context)
                     with self._stream(), contextlib.suppress(BecameLeader):
                         if streams:
-                            return await _only(forward.stream(method, data, self._passing(context)))
-                        return await forward.unary(method, data, self._passing(context), context.time_remaining())
+                            return await _only(forward.stream(method, data, passing))
+                        return await forward.unary(method, data, passing, context.time_remaining())
             except Exception as error:  # noqa: BLE001 - the border: every error becomes a status
+                if not (isinstance(error, NoLeaderError) and is_read(method)):
+                    await _refuse(method, context, error)
+            context.set_trailing_metadata(((STALE, "true"),))
+            try:
+                return await answer_one(data, context)
+            except Exception as error:  # noqa: BLE001 - as above
                 await _refuse(method, context, error)
-            return await here_one(data, context)
 
         async def many(data: Any, context: Context) -> None:
             try:
@@ -387,6 +424,9 @@ async def _refuse(method: str, context: Context, error: Exception) -> NoReturn:
     """Answer with a status and one line."""
     if isinstance(error, grpc.aio.AbortError):
         raise error
+    is_undone = isinstance(error, NotLeaderError) and not isinstance(error, LostLeadershipError)
+    said = outcome(error) or (NOT_DONE if is_undone else REFUSED)
+    context.set_trailing_metadata(((OUTCOME, said),))
     if isinstance(error, SwarmError):
         await context.abort(_CODES.get(error.status, grpc.StatusCode.UNKNOWN), " ".join(str(error).split()))
     if isinstance(error, grpc.aio.AioRpcError):

@@ -6,12 +6,12 @@ only on a connection whose own certificate is a manager's.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Protocol
 
 from swarmcore.api.caller import Caller
 from swarmcore.ca.root import OU_OF_ROLE, ROLE_OF_OU
-from swarmcore.errors import PermissionDeniedError
+from swarmcore.errors import PermissionDeniedError, UnavailableError
 
 LEADERS_SERVICES = (
     "/docker.swarmkit.v1.CA/",
@@ -32,8 +32,24 @@ ADDRESS = "remote_addr"
 Metadata = tuple[tuple[str, str], ...]
 
 
+OUTCOME = "swarmcore-outcome"
+"""In the trailing metadata: what an answer that is an error means. Without it no manager gave the answer."""
+NOT_DONE = "not-done"
+"""The manager did not lead, and did nothing: the same call may go to the next leader."""
+REFUSED = "refused"
+STALE = "swarmcore-stale"
+"""In the trailing metadata of an answer: no leader could be asked, so it is what this manager knew last."""
+READS = ("/docker.swarmkit.v1.Control/Get", "/docker.swarmkit.v1.Control/List")
+READ_PATIENCE_SECONDS = 1.0
+"""So long a read waits for a leader; then this manager's own store has to do."""
+
+
 class BecameLeader(Exception):
     """While the call waited for a leader, this manager became it."""
+
+
+class NoLeaderError(UnavailableError):
+    """No leader appeared in time. The text says how many managers are needed, and which are silent."""
 
 
 class Forwarder(Protocol):
@@ -45,7 +61,10 @@ class Forwarder(Protocol):
         ...
 
     async def unary(self, method: str, request: bytes, metadata: Metadata, timeout: float | None) -> bytes:
-        """The leader's answer. Raises AioRpcError as the leader gave it, UnavailableError, BecameLeader."""
+        """The leader's answer. Raises AioRpcError as the leader gave it, NoLeaderError, BecameLeader.
+
+        A read waits for a leader for `READ_PATIENCE_SECONDS`, everything else for five.
+        """
         ...
 
     def stream(self, method: str, request: bytes | AsyncIterator[bytes], metadata: Metadata) -> AsyncIterator[bytes]:
@@ -59,6 +78,17 @@ class Forwarder(Protocol):
 def is_leaders(method: str) -> bool:
     """Whether the leader has to answer this method."""
     return method.startswith(LEADERS_SERVICES)
+
+
+def is_read(method: str) -> bool:
+    """Whether the method changes nothing, and this manager's own store can answer it where there is no leader."""
+    return method.startswith(READS)
+
+
+def outcome(error: object) -> str:
+    """What a manager said of its error; empty where the answer is not a manager's."""
+    trailing: Callable[[], Iterable[tuple[str, str | bytes]] | None] = getattr(error, "trailing_metadata", lambda: None)
+    return next((str(value) for key, value in trailing() or () if key == OUTCOME), "")
 
 
 def metadata_of(caller: Caller) -> Metadata:

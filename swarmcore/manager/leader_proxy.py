@@ -10,16 +10,24 @@ from typing import Any
 import grpc
 
 from swarmcore.api.channels import connected
-from swarmcore.api.types_pb2 import RaftMemberStatus
-from swarmcore.ca.forwarding import BecameLeader, Metadata
+from swarmcore.ca.forwarding import (
+    NOT_DONE,
+    READ_PATIENCE_SECONDS,
+    BecameLeader,
+    Metadata,
+    NoLeaderError,
+    is_read,
+    outcome,
+)
 from swarmcore.ca.security import SecurityConfig
 from swarmcore.clock import Clock
-from swarmcore.errors import UnavailableError
+from swarmcore.errors import LostLeadershipError
 from swarmcore.replication.replica import Replica
 
 LEADER_SECONDS = 5.0
 LOOK_SECONDS = 0.02
 CONNECT_SECONDS = 1.0
+_UNKNOWN = "the leader went away while it worked on this: look whether it was done before you ask again"
 
 
 class LeaderProxy:
@@ -38,8 +46,8 @@ class LeaderProxy:
         return self._replica.term != 0
 
     async def unary(self, method: str, request: bytes, metadata: Metadata, timeout: float | None) -> bytes:
-        """The leader's answer. What never reached a leader is tried again with the next one, for 5 s in all."""
-        deadline = self._clock.monotonic() + LEADER_SECONDS
+        """The leader's answer. What did nothing at a leader is tried again with the next one, for 5 s in all."""
+        deadline = self._clock.monotonic() + (READ_PATIENCE_SECONDS if is_read(method) else LEADER_SECONDS)
         while True:
             channel = await self._leader(deadline)
             invoke: Any = channel.unary_unary(method)
@@ -47,10 +55,18 @@ class LeaderProxy:
             try:
                 return bytes(await call)
             except grpc.aio.AioRpcError as error:
-                # Any other error is this call's alone: the connection carries everybody's.
-                if not _never_arrived(error) or self._clock.monotonic() >= deadline:
+                # An answer is this call's alone, also when it is an error: the connection carries everybody's.
+                said = outcome(error)
+                is_broken = not said and error.code() is grpc.StatusCode.UNAVAILABLE
+                if said != NOT_DONE and not is_broken:
                     raise
-                await self._drop(channel)
+                if is_broken:
+                    await self._drop(channel)
+                    if not (_never_arrived(error) or is_read(method)):
+                        raise LostLeadershipError(_UNKNOWN) from None
+                if self._clock.monotonic() >= deadline:
+                    raise NoLeaderError(self._why_none()) from None
+                await self._pause()
             finally:
                 call.cancel()
 
@@ -86,8 +102,11 @@ class LeaderProxy:
                         return channel
                 await self._drop(channel)
             if self._clock.monotonic() >= deadline:
-                raise UnavailableError(self._why_none())
-            await self._clock.sleep_until(self._clock.monotonic() + LOOK_SECONDS)
+                raise NoLeaderError(self._why_none())
+            await self._pause()
+
+    async def _pause(self) -> None:
+        await self._clock.sleep_until(self._clock.monotonic() + LOOK_SECONDS)
 
     async def _channel_to(self, address: str) -> grpc.aio.Channel:
         wanted = (address, self._security.serial)
@@ -107,18 +126,10 @@ class LeaderProxy:
         await channel.close()
 
     def _why_none(self) -> str:
-        members = self._replica.members()
-        voters = len(self._replica.membership.voters)
-        silent = [member.address for member in members if member.reachability != RaftMemberStatus.REACHABLE]
-        return (
-            "The swarm does not have a leader. It's possible that too few managers are online. "
-            f"{voters // 2 + 1} of {voters} managers must be; not heard from: {', '.join(silent) or 'none'}"
-        )
+        return f"The swarm does not have a leader. It's possible that too few managers are online. {self._replica.who_is_missing()}"
 
 
 def _never_arrived(error: grpc.aio.AioRpcError) -> bool:
-    """Whether the leader can't have seen the call, so that sending it again does it once."""
-    if error.code() is not grpc.StatusCode.UNAVAILABLE:
-        return False
+    """Whether there was no connection to send the call over, so that sending it again does it once."""
     details = (error.details() or "").lower()
-    return any(words in details for words in ("failed to connect", "not the leader", "connection refused"))
+    return any(words in details for words in ("failed to connect", "connection refused"))

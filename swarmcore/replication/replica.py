@@ -14,7 +14,14 @@ from typing import TypeVar
 
 from swarmcore.api.types_pb2 import RaftMemberStatus
 from swarmcore.clock import Clock, SystemClock
-from swarmcore.errors import FailedPreconditionError, InternalError, NotLeaderError, SwarmError, UnavailableError
+from swarmcore.errors import (
+    FailedPreconditionError,
+    InternalError,
+    LostLeadershipError,
+    NotLeaderError,
+    SwarmError,
+    UnavailableError,
+)
 from swarmcore.raft.effects import (
     Accept,
     Announce,
@@ -159,6 +166,8 @@ class Replica:
         """Writers of entries up to here were told that they don't know: the next ones wait until those are applied."""
         self._term = 0
         self._term_waiters: set[asyncio.Future[None]] = set()
+        self._heard: dict[int, float] = {}
+        """When each member last said something."""
         self._reads: dict[int, asyncio.Future[int]] = {}
         self._read_count = 0
         self._answer: Accept | Refuse | None = None
@@ -255,7 +264,7 @@ class Replica:
 
     def members(self) -> Sequence[ManagerMember]:
         """All managers, by id."""
-        active = self._raft.active_members
+        active = self._raft.active_members | self._heard_lately()
         return [
             ManagerMember(
                 raft_id=member.id,
@@ -266,6 +275,20 @@ class Replica:
             )
             for member in self._raft.membership.members.values()
         ]
+
+    def _heard_lately(self) -> set[int]:
+        since = self._clock.monotonic() - self.election_seconds
+        return {id for id, heard in self._heard.items() if heard >= since}
+
+    def who_is_missing(self) -> str:
+        """How many managers have to be there for a write, and which ones are silent."""
+        membership, there = self._raft.membership, self._raft.active_members | self._heard_lately()
+        voters = membership.voters
+        silent = [membership.members[id].address for id in voters if id not in there]
+        return (
+            f"{len(voters) // 2 + 1} of {len(voters)} managers must be online; "
+            f"not heard from: {', '.join(silent) or 'none'}"
+        )
 
     async def wait_leadership_change(self, known: int) -> int:
         """Return the term once it differs from `known`."""
@@ -343,6 +366,8 @@ class Replica:
 
     def tell(self, event: Event) -> Accept | Refuse | None:
         """Something happened outside: a message came, a member can't be reached. The answer is that to a demand."""
+        if isinstance(event, Received):
+            self._heard[event.message.sender] = self._clock.monotonic()
         return self._step(event)
 
     async def change_membership(self, change: MembershipChange) -> None:
@@ -448,7 +473,7 @@ class Replica:
             await asyncio.gather(*tasks, return_exceptions=True)
             # What the disk is still at is durable then, and applied by the next start.
             self._is_stopped = True
-            self._end(NotLeaderError(_STOPPING))
+            self._end(LostLeadershipError(_STOPPING))
 
     async def aclose(self) -> None:
         """Finish what the disk is at and close the files. After `run` has ended."""
@@ -576,7 +601,12 @@ class Replica:
         if announce.role is not Role.LEADER or announce.term != self._term:
             self._set_term(0)
         if announce.role is not Role.LEADER:
-            self._applier.lose(NotLeaderError("leadership was lost before the write was agreed"))
+            self._applier.lose(
+                LostLeadershipError(
+                    "leadership was lost before the write was agreed, and it may still take effect: "
+                    + self.who_is_missing()
+                )
+            )
 
     def _answer_read(self, read: int, index: int | None) -> None:
         future = self._reads.get(read)

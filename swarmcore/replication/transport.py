@@ -40,7 +40,7 @@ REFUSALS = (
     grpc.StatusCode.FAILED_PRECONDITION,
 )
 REFUSED_SECONDS = 5.0
-RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
+RETRY_SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5)
 LOOKS_FOR_A_LEADER = (0.0, 0.02, 0.05, 0.1)
 """Pauses before each look at whether the leader's process is still there, once its connection broke."""
 LOOK_SECONDS = 0.3

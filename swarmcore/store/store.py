@@ -18,7 +18,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from swarmcore.api.store_pb2 import StoreChange, StoreSnapshotPiece
 from swarmcore.api.store_pb2 import Transaction as Entry
-from swarmcore.errors import DamagedStateError, InternalError, NotLeaderError, ResourceExhaustedError
+from swarmcore.errors import (
+    DamagedStateError,
+    InternalError,
+    LostLeadershipError,
+    NotLeaderError,
+    ResourceExhaustedError,
+)
 from swarmcore.store.changes import DEFAULT_CAPACITY, Change, Commit, Publisher, Resync, StatusChange, Subscription
 from swarmcore.store.tables import SCHEMAS, Table
 from swarmcore.store.transaction import Tables, Transaction, Write
@@ -193,7 +199,7 @@ class Store:
             else:
                 await asyncio.sleep(0)
         except asyncio.CancelledError:
-            self._fail(touched, NotLeaderError("the manager is stopping"))
+            self._fail(touched, LostLeadershipError("the manager is stopping"))
             raise
         except Exception as error:  # noqa: BLE001 - handed to every caller that waits for it
             self._fail(touched, error)
