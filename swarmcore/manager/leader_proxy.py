@@ -126,7 +126,8 @@ class LeaderProxy:
         await channel.close()
 
     def _why_none(self) -> str:
-        return f"The swarm does not have a leader. It's possible that too few managers are online. {self._replica.who_is_missing()}"
+        missing = self._replica.who_is_missing()
+        return f"The swarm does not have a leader. It's possible that too few managers are online. {missing}"
 
 
 def _never_arrived(error: grpc.aio.AioRpcError) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import heapq
 from collections.abc import Awaitable, Callable
 from itertools import count
+from typing import Any
 
 
 async def let_the_loop_run(turns: int = 100) -> None:
@@ -39,6 +40,14 @@ class SimulatedClock:
         timer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._timers, (deadline, next(self._numbers), timer))
         await timer
+
+    async def until_done(self, task: asyncio.Future[Any], step: float = 0.02) -> None:
+        """Move on, but only while somebody waits for that, until `task` is done: real sockets need real time."""
+        while not task.done():
+            if any(not timer.done() for _, _, timer in self._timers):
+                await self.advance(step)
+            else:
+                await asyncio.sleep(0.001)
 
     async def advance(self, seconds: float) -> None:
         """Move on, firing the timers on the way one after another, each at its own time."""

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
 
 import grpc
 import pytest
 
-from swarmcore.api.types_pb2 import RaftMemberStatus
-from swarmcore.ca.forwarding import BecameLeader
+from swarmcore.ca.forwarding import NOT_DONE, OUTCOME, READ_PATIENCE_SECONDS, BecameLeader, NoLeaderError
 from swarmcore.ca.security import SecurityConfig
-from swarmcore.errors import UnavailableError
+from swarmcore.errors import LostLeadershipError
 from swarmcore.manager.leader_proxy import LEADER_SECONDS, LeaderProxy
 from swarmcore.raft.membership import Member, Membership
-from swarmcore.replication.replica import ManagerMember, Replica
+from swarmcore.replication.replica import Replica
 from swarmcore.testing.clock import SimulatedClock
 
 FOLLOWER, LEADER = 1, 2
+READ = "/docker.swarmkit.v1.Control/ListNodes"
 
 
 class FakeReplica:
@@ -33,17 +33,8 @@ class FakeReplica:
         self.leader: Member | None = Member(id=LEADER, node_id="l", address=address, is_voter=True)
         self.membership = Membership({id: Member(id=id, node_id="", address="", is_voter=True) for id in (1, 2, 3)}, 3)
 
-    def members(self) -> Sequence[ManagerMember]:
-        return [
-            ManagerMember(
-                raft_id=id,
-                node_id="",
-                address=f"host-{id}:4242",
-                reachability=RaftMemberStatus.REACHABLE if id == FOLLOWER else RaftMemberStatus.UNREACHABLE,
-                is_leader=False,
-            )
-            for id in (1, 2, 3)
-        ]
+    def who_is_missing(self) -> str:
+        return "2 of 3 managers must be online; not heard from: host-2:4242, host-3:4242"
 
 
 class FakeSecurity:
@@ -59,14 +50,25 @@ class FakeSecurity:
 
 
 class Leader(grpc.GenericRpcHandler):
-    """Echoes calls of /Echo, refuses those of /Refuse, and streams numbers for as long as it is asked."""
+    """Echoes calls of /Echo and reads, refuses those of /Refuse, and streams numbers for as long as it is asked."""
 
     def __init__(self) -> None:
         self.calls = 0
+        self.deposed = 0
+        """So many calls find that it leads no more."""
+        self.is_dying = False
+        """Calls never get their answer."""
+        self.has_call = asyncio.Event()
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
         async def echo(request: bytes, context: Any) -> bytes:
             self.calls += 1
+            self.has_call.set()
+            if self.is_dying:
+                await asyncio.sleep(60)
+            if self.calls <= self.deposed:
+                context.set_trailing_metadata(((OUTCOME, NOT_DONE),))
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "leadership is being handed over")
             return request
 
         async def refuse(request: bytes, context: Any) -> bytes:
@@ -80,6 +82,7 @@ class Leader(grpc.GenericRpcHandler):
 
         return {
             "/Echo": grpc.unary_unary_rpc_method_handler(echo),
+            READ: grpc.unary_unary_rpc_method_handler(echo),
             "/Refuse": grpc.unary_unary_rpc_method_handler(refuse),
             "/Count": grpc.unary_stream_rpc_method_handler(count),
         }[details.method]
@@ -104,8 +107,8 @@ class Following:
         self.replica, self.security, self.clock = FakeReplica(address), FakeSecurity(), SimulatedClock()
         self.proxy = LeaderProxy(cast(Replica, self.replica), cast(SecurityConfig, self.security), self.clock)
 
-    def echo(self, data: bytes) -> asyncio.Task[bytes]:
-        return asyncio.create_task(self.proxy.unary("/Echo", data, (), None))
+    def echo(self, data: bytes, method: str = "/Echo") -> asyncio.Task[bytes]:
+        return asyncio.create_task(self.proxy.unary(method, data, (), None))
 
 
 @pytest.fixture
@@ -163,7 +166,8 @@ async def test_without_a_leader_it_says_how_many_managers_are_needed_and_which_a
     call = following.echo(b"x")
     await following.clock.advance(LEADER_SECONDS + 0.1)
 
-    with pytest.raises(UnavailableError, match=r"2 of 3 managers must be; not heard from: host-2:4242, host-3:4242"):
+    silent = "2 of 3 managers must be online; not heard from: host-2:4242, host-3:4242"
+    with pytest.raises(NoLeaderError, match=silent):
         await call
 
 
@@ -175,4 +179,45 @@ async def test_a_manager_that_becomes_the_leader_meanwhile_answers_itself(follow
     await following.clock.advance(0.1)
 
     with pytest.raises(BecameLeader):
+        await call
+
+
+async def test_what_did_nothing_at_a_leader_that_hands_over_goes_to_the_next_one(following: Following) -> None:
+    async with leading(address_of(following)) as leader:
+        leader.deposed = 2
+        call = following.echo(b"x")
+        await following.clock.until_done(call)
+
+        assert await call == b"x"
+        assert leader.calls == 3
+
+
+async def test_a_write_whose_leader_died_in_its_middle_is_not_sent_again(following: Following) -> None:
+    async with leading(address_of(following)) as leader:
+        leader.is_dying = True
+        call = following.echo(b"x")
+        await leader.has_call.wait()
+
+    with pytest.raises(LostLeadershipError, match="look whether it was done before you ask again"):
+        await call
+    assert leader.calls == 1
+
+
+async def test_a_read_whose_leader_died_in_its_middle_is_asked_again(following: Following) -> None:
+    async with leading(address_of(following)) as leader:
+        leader.is_dying = True
+        call = following.echo(b"x", READ)
+        await leader.has_call.wait()
+    async with leading(address_of(following)):
+        await following.clock.until_done(call)
+
+        assert await call == b"x"
+
+
+async def test_a_read_does_not_wait_long_for_a_leader(following: Following) -> None:
+    following.replica.leader = None
+    call = following.echo(b"x", READ)
+    await following.clock.advance(READ_PATIENCE_SECONDS + 0.1)
+
+    with pytest.raises(NoLeaderError):
         await call
