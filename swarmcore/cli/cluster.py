@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import click
@@ -18,8 +17,10 @@ from swarmcore.cli.listing import show_list, shown_as_json
 from swarmcore.cli.lookup import find_cluster
 from swarmcore.cli.service_flags import DURATION, PAIR, Value
 from swarmcore.cli.text import Page, duration, enum_name
+from swarmcore.cli.unlock_key import format_unlock_key
 
 CLUSTER = "default"
+NOT_LOCKED = "managers are not locked, so there is no unlock key: `swarmctl cluster update --autolock` locks them"
 
 
 @click.group(cls=Group, no_args_is_help=True)
@@ -195,7 +196,7 @@ def edit_cluster(spec: ClusterSpec, given: dict[str, Any]) -> None:
     if given["autolock"] is not None:
         spec.encryption_config.auto_lock_managers = given["autolock"]
     if given["rotate_unlock_key"] and not spec.encryption_config.auto_lock_managers:
-        raise CliError("managers are not locked, so there is no unlock key: give --autolock to lock them")
+        raise CliError(NOT_LOCKED)
     if given["log_driver"] is not None:
         spec.task_defaults.ClearField("log_driver")
         if given["log_driver"]:
@@ -207,21 +208,42 @@ def edit_cluster(spec: ClusterSpec, given: dict[str, Any]) -> None:
         spec.task_defaults.log_driver.options.update(dict(pair for pair in given["log_opt"] if pair is not None))
 
 
-@command.command(name="unlock-key")
+@command.command(
+    name="unlock-key",
+    epilog=example(
+        "swarmctl cluster unlock-key", "swarmctl cluster unlock-key -q > key", "swarmctl cluster unlock-key --rotate"
+    ),
+)
 @click.argument("cluster", default=CLUSTER)
-def unlock_key(cluster: str) -> None:
+@click.option(
+    "--rotate", is_flag=True, help="Make a new key first. A manager that is away needs the old one once more."
+)
+@click.option("--quiet", "-q", is_flag=True, help="Print the key alone; nothing where managers are not locked.")
+def unlock_key(cluster: str, rotate: bool, quiet: bool) -> None:
     """Print the key that unlocks a locked manager after its restart."""
     to = manager()
-    find_cluster(to, cluster)
-    _print_unlock_key(to)
+
+    def once() -> None:
+        found = find_cluster(to, cluster)
+        if not rotate:
+            return
+        if not found.spec.encryption_config.auto_lock_managers:
+            raise CliError(NOT_LOCKED)
+        request = pb.UpdateClusterRequest(cluster_id=found.id, cluster_version=found.meta.version, spec=found.spec)
+        request.rotation.manager_unlock_key = True
+        to.call(to.control.UpdateCluster, request)
+
+    with_fresh_read(once)
+    _print_unlock_key(to, quiet=quiet)
 
 
-def _print_unlock_key(to: Manager) -> None:
+def _print_unlock_key(to: Manager, *, quiet: bool = False) -> None:
     from swarmcore.api.ca_pb2 import GetUnlockKeyRequest
 
     key = to.call(to.ca.GetUnlockKey, GetUnlockKeyRequest()).unlock_key
-    if not key:
+    if quiet:
+        click.echo(format_unlock_key(key) if key else "", nl=bool(key))
+    elif not key:
         click.echo("Managers are not locked: `swarmctl cluster update --autolock` locks them")
-        return
-    encoded = base64.b64encode(key).decode().rstrip("=")
-    click.echo(f"Managers auto-locked.  Unlock key: SWMKEY-1-{encoded}")
+    else:
+        click.echo(f"Managers auto-locked.  Unlock key: {format_unlock_key(key)}")

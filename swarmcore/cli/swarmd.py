@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import ipaddress
 import logging
 import os
@@ -20,6 +18,7 @@ import click
 
 from swarmcore.cli.command_line import example
 from swarmcore.cli.repeats import Repeats
+from swarmcore.cli.unlock_key import find_unlock_key
 from swarmcore.cli.words import shortened, wrong_word
 from swarmcore.errors import ConfigurationError, SwarmError
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("swarmcore.cli")
 
 SWITCH_INTERVAL_SECONDS = 0.0005
-UNLOCK_KEY_PREFIX = "SWMKEY-1-"
 LOG_LEVELS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -97,22 +95,6 @@ def parse_executors(text: str) -> tuple[str, ...]:
     return names
 
 
-def parse_unlock_key(text: str) -> bytes | None:
-    """Read `SWMKEY-1-…`. What was typed is never repeated in the error."""
-    if not text:
-        return None
-    encoded = text.strip().removeprefix(UNLOCK_KEY_PREFIX)
-    try:
-        if encoded == text.strip():
-            raise ValueError
-        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
-    except (ValueError, binascii.Error):
-        key = b""
-    if len(key) != 32:
-        raise ConfigurationError(f"--unlock-key is malformed: it starts with {UNLOCK_KEY_PREFIX}, and must be complete")
-    return key
-
-
 def parse_external_cas(texts: tuple[str, ...]) -> tuple[Any, ...]:
     """Read `protocol=cfssl,url=https://…[,k=v…]`."""
     from swarmcore.cli.external_ca import parse_external_ca
@@ -131,6 +113,8 @@ def build_config(flags: dict[str, Any]) -> NodeConfig:
     """Turn flags into a configuration; raises ConfigurationError with the flag's name."""
     from swarmcore.cli import values
     from swarmcore.node.config import NodeConfig
+
+    unlock_key = find_unlock_key(flags["unlock_key"], flags["unlock_key_file"], os.environ)
 
     def listen(flag: str, text: str) -> str:
         if text:
@@ -184,7 +168,7 @@ def build_config(flags: dict[str, Any]) -> NodeConfig:
         heartbeat_tick=heartbeat,
         election_tick=election,
         autolock=flags["autolock"],
-        unlock_key=parse_unlock_key(flags["unlock_key"]),
+        unlock_key=unlock_key,
     )
 
 
@@ -333,7 +317,15 @@ def _exit_on_early_signal(number: int, frame: FrameType | None) -> None:
 )
 @click.option("--external-ca", multiple=True, metavar="SPEC", help="Not in this version.")
 @click.option("--autolock", is_flag=True, help="Lock a new cluster: its manager's log opens with the unlock key only.")
-@click.option("--unlock-key", metavar="KEY", default="", help="SWMKEY-1-…, for a manager that is locked.")
+@click.option(
+    "--unlock-key-file",
+    metavar="PATH",
+    default="",
+    help="Where a manager that is locked finds its unlock key; - asks for it. Or set SWARM_UNLOCK_KEY.",
+)
+@click.option(
+    "--unlock-key", metavar="KEY", default="", help="SWMKEY-1-… itself, which everyone on this machine can see."
+)
 def command(version: bool, log_level: str, **flags: Any) -> None:
     """Run a node of a swarm: start a cluster, or join one with --join-addr."""
     if version:

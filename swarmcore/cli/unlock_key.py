@@ -1,0 +1,82 @@
+"""The unlock key on command lines: how it is written, and where it is read from without being seen."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import sys
+from collections.abc import MutableMapping
+
+from swarmcore.errors import ConfigurationError
+
+PREFIX = "SWMKEY-1-"
+VARIABLE = "SWARM_UNLOCK_KEY"
+KEY_BYTES = 32
+MAX_FILE_BYTES = 4096
+STANDARD_INPUT = "-"
+
+
+def format_unlock_key(key: bytes) -> str:
+    """`SWMKEY-1-…`, as SwarmKit writes it."""
+    return PREFIX + base64.b64encode(key).decode().rstrip("=")
+
+
+def parse_unlock_key(text: str, source: str = "--unlock-key") -> bytes | None:
+    """Read `SWMKEY-1-…`; None for an empty text. What was typed is never repeated in the error."""
+    typed = text.strip()
+    if not typed:
+        return None
+    encoded = typed.removeprefix(PREFIX)
+    try:
+        if encoded == typed:
+            raise ValueError
+        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except (ValueError, binascii.Error):
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise ConfigurationError(f"{source} is malformed: it starts with {PREFIX}, and must be complete")
+    return key
+
+
+def find_unlock_key(flag: str, file: str, environment: MutableMapping[str, str]) -> bytes | None:
+    """The key that a node is started with: out of a flag, a file, or the environment, where it does not stay.
+
+    Raises ConfigurationError in one line, without the key.
+    """
+    # Before anything else: what this node runs would get it too.
+    inherited = environment.pop(VARIABLE, "")
+    if flag and file:
+        raise ConfigurationError("--unlock-key and --unlock-key-file exclude each other: drop one of them")
+    if flag:
+        return parse_unlock_key(flag)
+    if file:
+        key = parse_unlock_key(_read(file), "what --unlock-key-file names")
+        if key is None:
+            raise ConfigurationError("what --unlock-key-file names is empty: it must hold the unlock key")
+        return key
+    return parse_unlock_key(inherited, VARIABLE)
+
+
+def _read(file: str) -> str:
+    if file == STANDARD_INPUT:
+        return ask_unlock_key()
+    try:
+        with open(file, "rb") as opened:
+            return opened.read(MAX_FILE_BYTES).decode(errors="replace")
+    except OSError as error:
+        raise ConfigurationError(f"can't read --unlock-key-file {file!r}: {error.strerror}") from None
+
+
+def ask_unlock_key() -> str:
+    """One line from standard input, not shown where that is a terminal."""
+    if sys.stdin is None:
+        return ""
+    if not sys.stdin.isatty():
+        return os.read(sys.stdin.fileno(), MAX_FILE_BYTES).decode(errors="replace").partition("\n")[0]
+    import getpass
+
+    try:
+        return getpass.getpass("Please enter unlock key: ")
+    except EOFError:
+        return ""
