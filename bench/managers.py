@@ -72,9 +72,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=120)
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str, seconds: float = 120.0) -> None:
+        super().__init__("localhost", timeout=seconds)
         self._path = path
 
     def connect(self) -> None:
@@ -93,7 +95,7 @@ class DockerManager:
         self._port = free_port()
         self._token = ""
         self.process = psutil.Process(engine.process.pid)
-        self._http = _UnixConnection(str(engine.socket))
+        self._http = UnixConnection(str(engine.socket))
 
     @property
     def target(self) -> Target:

@@ -265,6 +265,11 @@ class Manager:
         check_group(metadata, self._replica.membership, self._replica.group)
 
     @property
+    def replica(self) -> Replica:
+        """Its part in the group: who belongs to it, and what is agreed."""
+        return self._replica
+
+    @property
     def leader_address(self) -> str:
         """Where another manager leads; empty while this one does, or nobody is known to."""
         leader = self._replica.leader
