@@ -129,6 +129,8 @@ class Locking:
         while True:
             await self._is_locked.wait()
             self._is_locked.clear()
+            if not self._log.keys.is_identity_exposed:
+                continue
             try:
                 await self._renew()
             except (OSError, ConfigurationError) as error:
