@@ -42,10 +42,25 @@ def channel_options(server_name: str) -> list[Option]:
     ]
 
 
-def authenticated_channel(address: str, root_pem: bytes, key_pem: bytes, chain_pem: bytes) -> grpc.aio.Channel:
-    """A channel on which this node is known by its certificate. `address` is `host:port`."""
+WATCHED: Sequence[Option] = (
+    # A network that swallows everything says nothing; and once it is whole again TCP may wait for a minute. A stock
+    # manager would hang up on somebody who asks so often.
+    ("grpc.keepalive_time_ms", 2_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+
+
+def authenticated_channel(
+    address: str, root_pem: bytes, key_pem: bytes, chain_pem: bytes, *, is_watched: bool = False
+) -> grpc.aio.Channel:
+    """A channel on which this node is known by its certificate. `address` is `host:port`.
+
+    `is_watched`, for long streams to managers of this kind: a connection that swallows what is sent ends within 5 s.
+    """
     credentials = grpc.ssl_channel_credentials(root_pem, key_pem, chain_pem)
-    return grpc.aio.secure_channel(address, credentials, options=channel_options(MANAGER_OU))
+    options = channel_options(MANAGER_OU) + (list(WATCHED) if is_watched else [])
+    return grpc.aio.secure_channel(address, credentials, options=options)
 
 
 def anonymous_channel(address: str, root_pem: bytes) -> grpc.aio.Channel:

@@ -372,6 +372,12 @@ class SecurityConfig:
             return anonymous_channel(address, self.root.certificate_pem)
         return _channel(address, self._material)
 
+    def open_watched_channel(self, address: str) -> grpc.aio.Channel:
+        """The same, for streams between managers: a connection that swallows everything is noticed within seconds."""
+        if self.is_expired:
+            return self.open_channel(address)
+        return _channel(address, self._material, is_watched=True)
+
     def server_credentials(self, *, ask_for_certificate: bool) -> grpc.ServerCredentials:
         """Credentials that always show the certificate of now. Callers' certificates are demanded, or not asked for."""
         used = self._material
@@ -397,5 +403,7 @@ class SecurityConfig:
         )
 
 
-def _channel(address: str, material: Material) -> grpc.aio.Channel:
-    return authenticated_channel(address, material.root.certificate_pem, material.key_pem, material.chain_pem)
+def _channel(address: str, material: Material, *, is_watched: bool = False) -> grpc.aio.Channel:
+    return authenticated_channel(
+        address, material.root.certificate_pem, material.key_pem, material.chain_pem, is_watched=is_watched
+    )

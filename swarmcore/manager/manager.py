@@ -164,7 +164,7 @@ class Manager:
             answer = await join_group(config.join, config.address, security.open_channel, clock)
             joined_as, group = answer.raft_id, answer.group
             introduced = {member.raft_id: member.addr for member in answer.members}
-        transport = Transport(security.open_channel, introduced)
+        transport = Transport(security.open_watched_channel, introduced)
         replica = await Replica.open(
             folder=folder,
             store=store,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Protocol
 
@@ -25,11 +24,11 @@ from swarmcore.raft.messages import InstallSnapshot, Message
 from swarmcore.raft.types import SnapshotMeta
 from swarmcore.replication.codec import encode
 from swarmcore.replication.groups import OLD_GROUP, group_metadata
+from swarmcore.replication.outbox import Outbox
 from swarmcore.replication.snapshot_file import SnapshotReader
 
 log = logging.getLogger("swarmcore.replication")
 
-QUEUE_MESSAGES = 4096
 BATCH_BYTES = 2 * 1024 * 1024
 CONNECT_SECONDS = 2.0
 WRITE_SECONDS = 5.0
@@ -99,6 +98,10 @@ class Transport:
         try:
             while True:
                 for id, peer in list(self._peers.items()):
+                    if id in tasks and tasks[id].done():
+                        log.error(
+                            "the stream to manager %d ended, and begins again", id, exc_info=_error(tasks.pop(id))
+                        )
                     if id not in tasks:
                         tasks[id] = asyncio.create_task(peer.run(group), name=f"raft member {id}")
                     elif group.membership.was_removed(id):
@@ -122,8 +125,7 @@ class _Peer:
         self._id = id
         self._introduced = introduced
         self._dial = dial
-        self._queue: deque[Message] = deque()
-        self._wake = asyncio.Event()
+        self._outbox = Outbox()
         self._snapshot: asyncio.Task[None] | None = None
         self._failures = 0
         self._is_refused = False
@@ -131,19 +133,15 @@ class _Peer:
 
     def put(self, message: Message) -> bool:
         """Queue a message; False when there are too many."""
-        if len(self._queue) >= QUEUE_MESSAGES:
-            return False
-        self._queue.append(message)
-        self._wake.set()
-        return True
+        return self._outbox.put(message)
 
     async def run(self, group: Group) -> None:
         try:
             while True:
-                await self._wait_messages()
+                await self._outbox.wait()
                 address = self._address(group)
                 if address is None:
-                    self._queue.clear()
+                    self._lose(group)
                     continue
                 channel = self._dial(address)
                 try:
@@ -155,7 +153,7 @@ class _Peer:
                     self._on_failure(address, error)
                 finally:
                     await channel.close()
-                self._queue.clear()
+                self._lose(group)
                 group.tell(MemberUnreachable(self._id))
                 if self._leads(group) and await self._is_gone(address, group):
                     group.tell(MemberGone(self._id))
@@ -163,6 +161,12 @@ class _Peer:
         finally:
             if self._snapshot is not None:
                 self._snapshot.cancel()
+                await asyncio.gather(self._snapshot, return_exceptions=True)
+
+    def _lose(self, group: Group) -> None:
+        if self._outbox.clear():
+            # Else the member would get nothing more: the machine waits for the fate of each snapshot.
+            group.tell(SnapshotSent(self._id, False))
 
     def _address(self, group: Group) -> str | None:
         """Where the member is; None for one that was removed, or that nobody has told of."""
@@ -208,11 +212,6 @@ class _Peer:
             log.warning("manager %d at %s %s: %s", self._id, address, words, reason)
         self._is_refused = is_answer
 
-    async def _wait_messages(self) -> None:
-        while not self._queue:
-            self._wake.clear()
-            await self._wake.wait()
-
     async def _deliver(self, channel: grpc.aio.Channel, address: str, group: Group) -> None:
         """Write batches until the stream breaks or the member is at another address."""
         async with asyncio.timeout(CONNECT_SECONDS):
@@ -224,7 +223,7 @@ class _Peer:
         ended = asyncio.create_task(_end_of(call), name=f"raft stream {self._id}")
         try:
             while True:
-                waiting = asyncio.create_task(self._wait_messages())
+                waiting = asyncio.create_task(self._outbox.wait())
                 try:
                     await asyncio.wait({waiting, ended}, return_when=asyncio.FIRST_COMPLETED)
                 finally:
@@ -245,15 +244,12 @@ class _Peer:
             call.cancel()
 
     def _next_batch(self, channel: grpc.aio.Channel, group: Group) -> pb.RaftBatch:
-        batch, size = pb.RaftBatch(), 0
-        while self._queue and size < BATCH_BYTES:
-            message = self._queue.popleft()
+        batch = pb.RaftBatch()
+        for message in self._outbox.take(BATCH_BYTES):
             if isinstance(message, InstallSnapshot):
                 self._start_snapshot(channel, group, message)
-                continue
-            encoded = encode(message)
-            size += encoded.ByteSize()
-            batch.messages.append(encoded)
+            else:
+                batch.messages.append(encode(message))
         return batch
 
     # Snapshots
@@ -287,7 +283,9 @@ class _Peer:
             reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error) or "no progress"
             log.warning("the snapshot for manager %d could not be sent: %s", self._id, reason)
         finally:
-            group.tell(SnapshotSent(self._id, is_delivered))
+            if self._snapshot is asyncio.current_task():
+                # Who was replaced by a newer one must not speak for it.
+                group.tell(SnapshotSent(self._id, is_delivered))
 
 
 def is_outlived(error: Exception) -> bool:
@@ -295,6 +293,10 @@ def is_outlived(error: Exception) -> bool:
     if not isinstance(error, grpc.aio.AioRpcError) or error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
         return False
     return (error.details() or "").startswith(OLD_GROUP)
+
+
+def _error(task: asyncio.Task[None]) -> BaseException | None:
+    return None if task.cancelled() else task.exception()
 
 
 async def _end_of(call: Any) -> None:
