@@ -1,0 +1,50 @@
+"""The suite that proves an executor: what every executor must do, as pytest classes that its author subclasses.
+
+Start with `subject.py`, the one class an author writes, and `docs/executors.md`, which shows how. `program.py` is what
+the suite lets tasks run. The checks stand by what they are about in `states.py`, `stopping.py`, `recovery.py`,
+`crowd.py`, `logs.py`, `health.py`, `absence.py`, `leaks.py` and `description.py`; `case.py` is what they stand on.
+`runner.py` runs them without pytest, for `python -m swarmcore.testing executor`. `memory.py` is an executor that keeps
+to everything and runs nothing, and `mutants.py` breaks it once for each check.
+"""
+
+from __future__ import annotations
+
+from swarmcore.testing.executor_contract.absence import EngineContract
+from swarmcore.testing.executor_contract.crowd import CrowdContract
+from swarmcore.testing.executor_contract.description import DescriptionContract
+from swarmcore.testing.executor_contract.health import HealthContract
+from swarmcore.testing.executor_contract.leaks import LeakContract
+from swarmcore.testing.executor_contract.logs import LogContract
+from swarmcore.testing.executor_contract.program import Health, Program
+from swarmcore.testing.executor_contract.recovery import RecoveryContract
+from swarmcore.testing.executor_contract.states import StateContract
+from swarmcore.testing.executor_contract.stopping import StopContract
+from swarmcore.testing.executor_contract.subject import Subject
+
+
+class CoreContract(
+    DescriptionContract, StateContract, StopContract, RecoveryContract, CrowdContract, LogContract, LeakContract
+):
+    """What holds for every executor, also one without an engine that could stop and without health checks."""
+
+
+class ExecutorContract(CoreContract, HealthContract, EngineContract):
+    """All checks."""
+
+
+__all__ = [
+    "CoreContract",
+    "CrowdContract",
+    "DescriptionContract",
+    "EngineContract",
+    "ExecutorContract",
+    "Health",
+    "HealthContract",
+    "LeakContract",
+    "LogContract",
+    "Program",
+    "RecoveryContract",
+    "StateContract",
+    "StopContract",
+    "Subject",
+]
