@@ -20,13 +20,10 @@ import grpc
 from cryptography import x509
 
 from swarmcore.api.caller import Caller, set_caller
+from swarmcore.api.metadata import NOT_DONE, OUTCOME, REFUSED, STALE
 from swarmcore.api.roles import may_call
 from swarmcore.api.types_pb2 import NodeRole
 from swarmcore.ca.forwarding import (
-    NOT_DONE,
-    OUTCOME,
-    REFUSED,
-    STALE,
     BecameLeader,
     Forwarder,
     Metadata,
@@ -58,7 +55,7 @@ REMEMBERED_CERTIFICATES = 4096
 RAFT_SERVICES = ("/swarmcore.v1.Raft", "/docker.swarmkit.v1.Raft")
 LONG_CALLS = frozenset({"/docker.swarmkit.v1.NodeCA/NodeCertificateStatus"})
 """Unary, and yet they wait for something that may take days."""
-HAND_OVER_SECONDS = 5.0
+HAND_OVER_SECONDS = 4.5
 HAND_OVER_LOOK_SECONDS = 0.02
 STOPPING = "this manager is stopping: ask another one"
 _CODES: dict[Status, grpc.StatusCode] = {Status(code.value[0]): code for code in grpc.StatusCode}

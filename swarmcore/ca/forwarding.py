@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Protocol
 
 from swarmcore.api.caller import Caller
+from swarmcore.api.metadata import OUTCOME
 from swarmcore.ca.root import OU_OF_ROLE, ROLE_OF_OU
 from swarmcore.errors import PermissionDeniedError, UnavailableError
 
@@ -32,13 +33,6 @@ ADDRESS = "remote_addr"
 Metadata = tuple[tuple[str, str], ...]
 
 
-OUTCOME = "swarmcore-outcome"
-"""In the trailing metadata: what an answer that is an error means. Without it no manager gave the answer."""
-NOT_DONE = "not-done"
-"""The manager did not lead, and did nothing: the same call may go to the next leader."""
-REFUSED = "refused"
-STALE = "swarmcore-stale"
-"""In the trailing metadata of an answer: no leader could be asked, so it is what this manager knew last."""
 READS = ("/docker.swarmkit.v1.Control/Get", "/docker.swarmkit.v1.Control/List")
 READ_PATIENCE_SECONDS = 1.0
 """So long a read waits for a leader; then this manager's own store has to do."""
@@ -63,7 +57,7 @@ class Forwarder(Protocol):
     async def unary(self, method: str, request: bytes, metadata: Metadata, timeout: float | None) -> bytes:
         """The leader's answer. Raises AioRpcError as the leader gave it, NoLeaderError, BecameLeader.
 
-        A read waits for a leader for `READ_PATIENCE_SECONDS`, everything else for five.
+        A read waits for a leader for `READ_PATIENCE_SECONDS`, everything else for 4.5 s.
         """
         ...
 

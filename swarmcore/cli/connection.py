@@ -9,9 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import click
 import grpc
 
 from swarmcore.api.control_pb2_grpc import ControlStub
+from swarmcore.api.metadata import STALE
 from swarmcore.cli.command_line import CliError, Settings, settings
 from swarmcore.cli.text import clean
 
@@ -31,6 +33,7 @@ CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.enable_http_proxy", 0),
 )
+STALE_WARNING = "warning: the swarm has no leader now; this is what this manager knew last"
 _CHANGED_MEANWHILE = "update out of sequence"
 
 
@@ -54,6 +57,8 @@ class Manager:
         self.path = flags.socket.removeprefix("unix://")
         self.resolve = flags.resolve
         self._ca_cert = flags.ca_cert
+        self._is_stale = False
+        """Some answer came from a manager without a leader, and that was said."""
 
     @cached_property
     def channel(self) -> grpc.Channel:
@@ -88,9 +93,13 @@ class Manager:
     def call(self, method: grpc.UnaryUnaryMultiCallable[Q, R], request: Q) -> R:
         """Make one call; raises CallError with what the manager says, or with why it can't be asked."""
         try:
-            return method(request, timeout=TIMEOUT_SECONDS)
+            answer, call = method.with_call(request, timeout=TIMEOUT_SECONDS)
         except grpc.RpcError as error:
             raise self.failure(error) from None
+        if not self._is_stale and any(key == STALE for key, _ in call.trailing_metadata() or ()):
+            self._is_stale = True
+            click.echo(STALE_WARNING, err=True)
+        return answer
 
     def failure(self, error: grpc.RpcError) -> CallError:
         """What went wrong with a call, in words that say what to do."""
@@ -152,8 +161,6 @@ def socket_problem(path: str) -> str:
 
 def manager() -> Manager:
     """The manager that the running command was pointed at; one for a process."""
-    import click
-
     root = click.get_current_context().find_root()
     found = root.meta.get(__name__)
     if found is None:

@@ -10,8 +10,8 @@ from typing import Any
 import grpc
 
 from swarmcore.api.channels import connected
+from swarmcore.api.metadata import NOT_DONE
 from swarmcore.ca.forwarding import (
-    NOT_DONE,
     READ_PATIENCE_SECONDS,
     BecameLeader,
     Metadata,
@@ -24,7 +24,7 @@ from swarmcore.clock import Clock
 from swarmcore.errors import LostLeadershipError
 from swarmcore.replication.replica import Replica
 
-LEADER_SECONDS = 5.0
+LEADER_SECONDS = 4.5
 LOOK_SECONDS = 0.02
 CONNECT_SECONDS = 1.0
 _UNKNOWN = "the leader went away while it worked on this: look whether it was done before you ask again"
@@ -46,7 +46,7 @@ class LeaderProxy:
         return self._replica.term != 0
 
     async def unary(self, method: str, request: bytes, metadata: Metadata, timeout: float | None) -> bytes:
-        """The leader's answer. What did nothing at a leader is tried again with the next one, for 5 s in all."""
+        """The leader's answer. What did nothing at a leader is tried again with the next one, for 4.5 s in all."""
         deadline = self._clock.monotonic() + (READ_PATIENCE_SECONDS if is_read(method) else LEADER_SECONDS)
         while True:
             channel = await self._leader(deadline)

@@ -11,7 +11,8 @@ from typing import Any, cast
 import grpc
 import pytest
 
-from swarmcore.ca.forwarding import NOT_DONE, OUTCOME, READ_PATIENCE_SECONDS, BecameLeader, NoLeaderError
+from swarmcore.api.metadata import NOT_DONE, OUTCOME
+from swarmcore.ca.forwarding import READ_PATIENCE_SECONDS, BecameLeader, NoLeaderError
 from swarmcore.ca.security import SecurityConfig
 from swarmcore.errors import LostLeadershipError
 from swarmcore.manager.leader_proxy import LEADER_SECONDS, LeaderProxy
