@@ -7,7 +7,7 @@ that is known of the task lies in its folder:
     started   boot, process and supervisor, made by the launcher before it becomes the program
     error     why the program could not be run
     exit      the exit code, 128 + N for a process that signal N ended
-    stdout, stderr, and work/, the working folder
+    stdout, stderr, when they were how long (stdout.times, stderr.times), and work/, the working folder
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from swarmcore.plugin.executor import (
 )
 from swarmcore_process_executor import output, spec
 from swarmcore_process_executor.processes import Identity, kill_marked, reap, signal_group, wait_ended
+from swarmcore_process_executor.record import FILES, Noter, Record
 
 log = logging.getLogger("swarmcore.process-executor")
 
@@ -47,7 +48,6 @@ T = TypeVar("T")
 
 LAUNCH_SECONDS: Final = 30.0
 KILL_SECONDS: Final = 10.0
-WATCH_SECONDS: Final = 30.0
 UNKNOWN_EXIT_CODE: Final = 255
 _PASSING: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
 """Errors of the system that may be over soon."""
@@ -59,13 +59,16 @@ _LAUNCHER: Final = Path(__file__).with_name("launcher.py")
 class ProcessController(Controller):
     """Drives the process of one task."""
 
-    def __init__(self, pool: ThreadPoolExecutor, folder: Path, task: Task) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, noter: Noter, folder: Path, task: Task) -> None:
         """`folder` is the task's own, and need not exist yet."""
         self._pool = pool
         self._folder = folder
         self._task = task
         self._spec = spec.parse(task)
         self._launching: asyncio.Future[bytes] | None = None
+        self._noter = noter
+        self._is_closed = False
+        self._records = [Record(folder, stream) for stream in FILES]
 
     async def update(self, task: Task) -> None:
         """What runs goes on as it is; a changed grace period counts."""
@@ -99,6 +102,7 @@ class ProcessController(Controller):
             raise TaskRejectedError(f"process.command: {error}")
         if self._started() is None:
             raise TemporaryError("the process did not come up")
+        self._note()
 
     async def wait(self) -> None:
         started = self._started()
@@ -140,12 +144,17 @@ class ProcessController(Controller):
 
     async def remove(self) -> None:
         await self.terminate()
+        for record in self._records:
+            self._noter.discard(record)
         await self._blocking(lambda: shutil.rmtree(self._folder, ignore_errors=True))
         if self._folder.exists():
             raise TemporaryError(f"the folder {str(self._folder)!r} can't be removed")
 
     async def aclose(self) -> None:
-        """Nothing is held here but a launch that may be under way: it ends by itself."""
+        """A launch that may be under way ends by itself."""
+        self._is_closed = True
+        for record in self._records:
+            self._noter.discard(record)
         await self._launched()
 
     async def container_status(self) -> ContainerStatus | None:
@@ -155,7 +164,7 @@ class ProcessController(Controller):
         return ContainerStatus(pid=started[0].pid, exit_code=self._exit_code() or 0)
 
     def logs(self, options: LogOptions) -> AsyncIterator[LogLine]:
-        return output.lines(self._folder, options, self._is_over)
+        return output.lines(self._records, options, self._is_over)
 
     # Steps that block, on a thread of the pool
 
@@ -222,14 +231,15 @@ class ProcessController(Controller):
         reap(supervisor.pid)
 
     async def _watch(self, process: Identity) -> None:
-        """Return when the process has ended; keep its output within bounds meanwhile."""
-        while True:
-            try:
-                async with asyncio.timeout(WATCH_SECONDS):
-                    await wait_ended(process)
-                    return
-            except TimeoutError:
-                await self._blocking(lambda: output.bound(self._folder))
+        """Return when the process has ended; what it prints is noted meanwhile."""
+        self._note()
+        await wait_ended(process)
+        for record in self._records:
+            self._noter.discard(record)
+
+    def _note(self) -> None:
+        for record in self._records:
+            self._noter.add(record)
 
     async def _kill_rest(self) -> None:
         """What a task leaves behind in other groups or sessions ends with it."""
@@ -240,7 +250,10 @@ class ProcessController(Controller):
     # What the folder says
 
     def _is_over(self) -> bool:
+        """Whether nothing more is printed, or nobody has to tell of it."""
         started = self._started()
+        if self._is_closed or self._noter.is_closed or not self._folder.exists():
+            return True
         return self._exit_code() is not None or (started is not None and not started[0].is_alive())
 
     def is_there(self) -> bool:

@@ -12,6 +12,7 @@ from swarmcore.api.objects_pb2 import Node, Task
 from swarmcore.api.types_pb2 import NodeDescription
 from swarmcore.plugin.executor import Controller, Dependencies, Executor
 from swarmcore_process_executor.controller import ProcessController
+from swarmcore_process_executor.record import Noter
 
 THREADS = 4
 
@@ -23,6 +24,7 @@ class ProcessExecutor(Executor):
         self._folder = state_dir / "tasks"
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="process-executor")
+        self._noter = Noter(self._pool)
 
     async def describe(self) -> NodeDescription:
         description = NodeDescription(hostname=socket.gethostname())
@@ -36,11 +38,12 @@ class ProcessExecutor(Executor):
         """Nothing of a node object concerns plain processes."""
 
     async def controller(self, task: Task, dependencies: Dependencies) -> Controller:
-        return ProcessController(self._pool, self._folder / task.id, task)
+        return ProcessController(self._pool, self._noter, self._folder / task.id, task)
 
     async def recover(self, task: Task, handle: bytes | None, dependencies: Dependencies) -> Controller | None:
-        controller = ProcessController(self._pool, self._folder / task.id, task)
+        controller = ProcessController(self._pool, self._noter, self._folder / task.id, task)
         return controller if controller.is_there() else None
 
     async def aclose(self) -> None:
+        await self._noter.aclose()
         self._pool.shutdown(wait=False)
