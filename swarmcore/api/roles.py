@@ -77,6 +77,7 @@ _ROLES: dict[str, Roles] = {
     "/docker.swarmkit.v1.LogBroker/ListenSubscriptions": NODE,
     "/docker.swarmkit.v1.LogBroker/PublishLogs": NODE,
     "/swarmcore.v1.Plugins/ListPlugins": MANAGER,
+    "/swarmcore.v1.Backup/Take": MANAGER,
     "/docker.swarmkit.v1.ResourceAllocator/AttachNetwork": NODE,
     "/docker.swarmkit.v1.ResourceAllocator/DetachNetwork": NODE,
     "/docker.swarmkit.v1.Watch/Watch": MANAGER,

@@ -10,6 +10,7 @@ from swarmcore.api import control_pb2 as pb
 from swarmcore.api.objects_pb2 import Cluster
 from swarmcore.api.specs_pb2 import ClusterSpec
 from swarmcore.api.types_pb2 import ExternalCA
+from swarmcore.cli.backup import backup, check
 from swarmcore.cli.command_line import CliError, Group, example, is_any_given, output_option, quiet_option
 from swarmcore.cli.connection import Manager, manager, with_fresh_read
 from swarmcore.cli.external_ca import parse_external_ca
@@ -26,6 +27,10 @@ NOT_LOCKED = "managers are not locked, so there is no unlock key: `swarmctl clus
 @click.group(cls=Group, no_args_is_help=True)
 def command() -> None:
     """Inspect and change the cluster, its tokens and its keys."""
+
+
+command.add_command(backup)
+command.add_command(check)
 
 
 @command.command(name="ls")

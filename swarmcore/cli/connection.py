@@ -18,6 +18,7 @@ from swarmcore.cli.command_line import CliError, Settings, settings
 from swarmcore.cli.text import clean
 
 if TYPE_CHECKING:
+    from swarmcore.api.backup_pb2_grpc import BackupStub
     from swarmcore.api.ca_pb2_grpc import CAStub
     from swarmcore.api.plugins_pb2_grpc import PluginsStub
 
@@ -89,6 +90,12 @@ class Manager:
         from swarmcore.api.plugins_pb2_grpc import PluginsStub
 
         return PluginsStub(self.channel)
+
+    @cached_property
+    def backup(self) -> BackupStub:
+        from swarmcore.api.backup_pb2_grpc import BackupStub
+
+        return BackupStub(self.channel)
 
     def call(self, method: grpc.UnaryUnaryMultiCallable[Q, R], request: Q) -> R:
         """Make one call; raises CallError with what the manager says, or with why it can't be asked."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from swarmcore.allocator.allocator import Allocator
+from swarmcore.api.backup_pb2_grpc import add_BackupServicer_to_server
 from swarmcore.api.ca_pb2_grpc import add_CAServicer_to_server, add_NodeCAServicer_to_server
 from swarmcore.api.caller import Caller, current_caller
 from swarmcore.api.control_pb2_grpc import add_ControlServicer_to_server
@@ -32,6 +33,7 @@ from swarmcore.controlapi.watch import WatchService
 from swarmcore.dispatcher.dispatcher import Dispatcher
 from swarmcore.errors import ConfigurationError, DamagedStateError
 from swarmcore.logbroker.broker import LogBroker
+from swarmcore.manager.backup import BackupService
 from swarmcore.manager.bootstrap import Founder, ensure_cluster
 from swarmcore.manager.forcing import check_nobody_leads
 from swarmcore.manager.joining import join_group, reachable_address
@@ -126,6 +128,7 @@ class Manager:
             is_dirty=is_dirty,
         )
         self._plugins = PluginsService(plugins, security.node_id, config.hostname)
+        self._backup = BackupService(store, replica, security.cluster_id, clock.now)
         self._components: list[LeaderComponent] = [
             self._ca,
             # Before the dispatcher: agents ask for it as soon as they have a session.
@@ -222,11 +225,15 @@ class Manager:
     @property
     def remote_services(self) -> Sequence[Service]:
         """What other nodes may call; the role table says who."""
-        return [*self.control_services, (add_RaftServicer_to_server, self._raft)]
+        return [*self._services, (add_RaftServicer_to_server, self._raft)]
 
     @property
     def control_services(self) -> Sequence[Service]:
         """What this machine's operator, and this node's own agent, may call."""
+        return [*self._services, (add_BackupServicer_to_server, self._backup)]
+
+    @property
+    def _services(self) -> Sequence[Service]:
         return [
             (add_CAServicer_to_server, self._ca),
             (add_NodeCAServicer_to_server, self._ca),

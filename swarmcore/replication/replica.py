@@ -252,6 +252,14 @@ class Replica:
         """Index of the last applied entry."""
         return self._applier.index
 
+    def applied_point(self) -> SnapshotMeta:
+        """Where the store is in the log, and who belongs to the group there. Raises UnavailableError."""
+        index = self._applier.index
+        term = self._raft.log.term_at(index)
+        if term is None:
+            raise UnavailableError("a snapshot is about to replace the store of this manager: ask again")
+        return SnapshotMeta(index=index, term=term, membership=self._raft.membership_at(index))
+
     @property
     def snapshot_index(self) -> int:
         """The entry that the newest snapshot ends with; 0 before the first."""
