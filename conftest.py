@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from swarmcore.testing import engines
+from swarmcore.testing import engines, podman_engines
 
 
 def require(reason: str | None) -> None:
@@ -24,4 +24,12 @@ def docker_engine() -> Iterator[engines.DockerEngine]:
     """A private Docker Engine, shared by the tests of a run."""
     require(engines.missing_engine())
     with engines.docker_engine(images=("redis:3.0.5", "redis:3.0.6", "redis:3.0.7")) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def podman_engine() -> Iterator[podman_engines.PodmanEngine]:
+    """A private Podman service, shared by the tests of a run."""
+    require(podman_engines.missing_podman())
+    with podman_engines.podman_engine(images=("redis:3.0.5", "redis:3.0.6", "redis:3.0.7")) as engine:
         yield engine

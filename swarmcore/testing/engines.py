@@ -191,7 +191,7 @@ def start_docker(
 @contextlib.contextmanager
 def docker_engine(*, images: Sequence[str] = ("redis:3.0.5",)) -> Iterator[DockerEngine]:
     """A Docker Engine in the machine's own network namespace, with images, gone afterwards."""
-    with _scratch() as folder:
+    with scratch() as folder:
         engine = start_docker(folder)
         try:
             engine.import_image(*images)
@@ -208,17 +208,17 @@ def _end(engine: DockerEngine) -> None:
 
 
 @contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
+def scratch() -> Iterator[Path]:
     """A short folder, since the path of a unix socket must fit in 108 bytes."""
     folder = Path(tempfile.mkdtemp(prefix="swt-"))
     try:
         yield folder
     finally:
-        _unmount_below(folder)
+        unmount_below(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _unmount_below(folder: Path) -> None:
+def unmount_below(folder: Path) -> None:
     mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
     for path in sorted((p for p in mounted if p.startswith(f"{folder}/")), reverse=True):
         subprocess.run(["umount", "-l", path], capture_output=True, check=False)
@@ -247,14 +247,14 @@ def hosts(count: int, *, engines: bool = True, images: Sequence[str] = ("redis:3
     number = next(_numbers) % 250
     prefix = f"swt{number}"
     made: list[Host] = []
-    with _scratch() as folder, contextlib.ExitStack() as stack:
+    with scratch() as folder, contextlib.ExitStack() as stack:
         switch = f"{prefix}s"
-        _namespace(stack, switch)
+        namespace_of(stack, switch)
         _in(switch, "ip", "link", "add", "br0", "type", "bridge")
         _in(switch, "ip", "link", "set", "br0", "up")
         for index in range(1, count + 1):
             name, address = f"{prefix}h{index}", f"10.{number}.1.{index}"
-            _namespace(stack, name)
+            namespace_of(stack, name)
             _run(
                 "ip", "link", "add", "eth0", "netns", name, "type", "veth", "peer", "name", f"p{index}", "netns", switch
             )
@@ -275,7 +275,8 @@ def hosts(count: int, *, engines: bool = True, images: Sequence[str] = ("redis:3
         yield made
 
 
-def _namespace(stack: contextlib.ExitStack, name: str) -> None:
+def namespace_of(stack: contextlib.ExitStack, name: str) -> None:
+    """Make a network namespace that is gone with the stack."""
     _run("ip", "netns", "add", name)
     stack.callback(subprocess.run, ["ip", "netns", "del", name], capture_output=True, check=False)
 

@@ -1,0 +1,140 @@
+"""Where Podman is not Docker. All of it is here; what reads an answer of the service asks this module. Pure.
+
+- What can't be done because of a container's name or state is a 500, and only its cause tells.
+- A removal answers 200 with an error inside; one with `force` first waits for the stop, unless it is told not to.
+- A status has more names: a container that ended is `stopped` until it was cleaned up, one that was made and not
+  started `created`, `configured` or `initialized`.
+- Health checks need systemd's timers. A check with the interval 0 has no timer; then whoever asks for
+  `/healthcheck` runs it, on every host in the same way: `health.py` does.
+- A health event does not say how healthy, so nobody listens to it: who ran the check looks.
+- An event's label filter is `name=value`, also where the value is empty.
+- A bare image name is looked up by the host's configuration; here it means what it means to Docker.
+- The stop signal is a number.
+- The timestamps of logs have whole seconds.
+- A limit that the host can't set fails when the container starts, so it is refused before, by the host's facts.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Mapping
+from datetime import datetime
+from enum import Enum
+from typing import Any, Final
+
+from swarmcore.plugin.containers import LABEL_TASK
+
+Inspected = Mapping[str, Any]
+
+EVENT_FILTERS: Final = {
+    "type": ["container"],
+    "event": ["died", "remove", "cleanup"],
+    "label": [f"{LABEL_TASK}="],
+}
+REMOVE_NOW: Final = {"force": "true", "v": "true", "timeout": "0"}
+NO_TIMER: Final = 0
+"""The interval of a health check that Podman leaves to whoever asks for it."""
+
+
+class Status(Enum):
+    """What a container is doing, as far as a task cares."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    ENDED = "ended"
+    REMOVING = "removing"
+
+
+_STATUSES: Final = {
+    "created": Status.CREATED,
+    "configured": Status.CREATED,
+    "initialized": Status.CREATED,
+    "running": Status.RUNNING,
+    "paused": Status.RUNNING,
+    "stopping": Status.RUNNING,
+    "stopped": Status.ENDED,
+    "exited": Status.ENDED,
+    "removing": Status.REMOVING,
+}
+
+_TIMESTAMP: Final = re.compile(r"(?P<whole>[0-9-]+T[0-9:]+)(?:[.](?P<fraction>[0-9]+))?(?P<zone>Z|[+-][0-9:]+)")
+
+
+def status(found: Inspected) -> Status:
+    """What the container is doing. One that Podman itself does not know any more has ended."""
+    return _STATUSES.get(str(found["State"]["Status"]).lower(), Status.ENDED)
+
+
+def health(found: Inspected) -> str:
+    """`starting`, `healthy`, `unhealthy`, or empty; older services call the field otherwise."""
+    state = found["State"]
+    return str((state.get("Health") or state.get("Healthcheck") or {}).get("Status") or "")
+
+
+def is_name_taken(code: int, message: str) -> bool:
+    return code == 409 or (code == 500 and "is already in use" in message)
+
+
+def is_no_image(code: int, message: str) -> bool:
+    return (code == 404 or code == 500) and ("image not known" in message or "no such image" in message.lower())
+
+
+def is_not_running(code: int, message: str) -> bool:
+    """Whether a signal found nothing to go to."""
+    return code in (404, 409) or (code == 500 and "can only kill running containers" in message)
+
+
+def removal_error(reports: object) -> str:
+    """What went wrong in a removal that answered 200; empty where nothing did."""
+    for report in reports if isinstance(reports, list) else []:
+        error = report.get("Err") if isinstance(report, dict) else None
+        if error:
+            return str(error)
+    return ""
+
+
+def event_name(event: Mapping[str, Any]) -> str:
+    """The container that an event is about; empty where it is about none."""
+    return str(((event.get("Actor") or {}).get("Attributes") or {}).get("name") or "")
+
+
+def stop_signal(found: Inspected) -> str:
+    return str((found.get("Config") or {}).get("StopSignal") or "SIGTERM")
+
+
+def signal_number(name: str) -> int | None:
+    """The number of `SIGTERM`, `term`, `SIGRTMIN+3` or `15`; None where it is none."""
+    text = name.upper().removeprefix("SIG")
+    base, plus, offset = text.partition("+")
+    if text.isdigit():
+        number = int(text)
+    elif base == "RTMIN" and (not plus or offset.isdigit()):
+        # Of the kernel: the C library keeps two for itself, and a container's may keep others.
+        number = 34 + int(offset or 0)
+    else:
+        number = int(getattr(signal, f"SIG{text}", 0))
+    return number if 1 <= number <= 64 else None
+
+
+def normalized_image(image: str) -> str:
+    """The image's full name: a bare one is Docker Hub's. Of tag and digest the digest counts; both are refused."""
+    name, at, digest = image.partition("@")
+    head, slash, last = name.rpartition("/")
+    if at:
+        name = f"{head}{slash}{last.partition(':')[0]}"
+    first, slash, _ = name.partition("/")
+    if not slash:
+        name = f"docker.io/library/{name}"
+    elif first != "localhost" and "." not in first and ":" not in first:
+        name = f"docker.io/{name}"
+    return f"{name}{at}{digest}"
+
+
+def log_timestamp_ns(text: str) -> int:
+    """Nanoseconds since 1970 of `2026-11-25T00:58:48Z`, with or without a fraction. Raises ValueError."""
+    found = _TIMESTAMP.fullmatch(text)
+    if found is None:
+        raise ValueError(f"not a timestamp: {text[:40]!r}")
+    whole = datetime.fromisoformat(found["whole"] + found["zone"])
+    return int(whole.timestamp()) * 1_000_000_000 + int((found["fraction"] or "")[:9].ljust(9, "0"))

@@ -1,0 +1,123 @@
+"""What a container printed, read from the engine without a thread.
+
+The engine's own `tail` loses ends of lines, so lines are counted here: the output is read once to know how many there
+are, and once more for the last of them. Nothing is kept in memory, however long it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
+from typing import Final
+
+from swarmcore.plugin.executor import ExecutorError, LogLine, LogOptions, TemporaryError
+from swarmcore_podman_executor.differences import log_timestamp_ns
+from swarmcore_podman_executor.engine import Engine
+from swarmcore_podman_executor.streams import Answer
+
+HEADER: Final = 8
+MAX_FRAME: Final = 16 * 1024 * 1024
+"""Bytes of one piece of output. The engine cuts at 8 KiB, its journald driver later."""
+
+
+async def read_logs(
+    engine: Engine, container_id: str, options: LogOptions, answers: set[Answer]
+) -> AsyncGenerator[LogLine, None]:
+    """The lines of a container; a long one comes in pieces, of which only the last has an end of line.
+
+    `answers` holds what is being read, for who wants to end that. Raises TemporaryError where the engine is away or
+    the reading was ended, ExecutorError in the engine's words.
+    """
+    skipped, pieces = 0, -1
+    if options.tail is not None:
+        pieces, lines = 0, _Lines()
+        async with contextlib.aclosing(_pieces(engine, container_id, options, answers, follow=False)) as found:
+            async for line in found:
+                pieces += 1
+                lines.number_of(line)
+        skipped = max(0, lines.count - options.tail)
+    if options.follow:
+        pieces = -1
+    lines = _Lines()
+    async with contextlib.aclosing(_pieces(engine, container_id, options, answers, follow=options.follow)) as found:
+        async for line in found:
+            if pieces == 0:
+                return  # What follows was printed since the lines were counted.
+            pieces -= 1
+            if lines.number_of(line) >= skipped:
+                yield line
+
+
+class _Lines:
+    """Counts lines, which begin on each stream where the one before has ended."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._open: dict[int, int] = {}
+
+    def number_of(self, piece: LogLine) -> int:
+        """Of the line that this piece belongs to, from 0 on."""
+        number = self._open.pop(piece.stream, -1)
+        if number < 0:
+            number = self.count
+            self.count += 1
+        if not piece.data.endswith(b"\n"):
+            self._open[piece.stream] = number
+        return number
+
+
+async def _pieces(
+    engine: Engine, container_id: str, options: LogOptions, answers: set[Answer], *, follow: bool
+) -> AsyncGenerator[LogLine, None]:
+    params = {
+        "stdout": str(1 in options.streams).lower(),
+        "stderr": str(2 in options.streams).lower(),
+        "follow": str(follow).lower(),
+        "timestamps": "true",
+    }
+    if options.since_ns is not None:
+        params["since"] = _text(options.since_ns)
+    try:
+        async with engine.stream(f"/containers/{container_id}/logs", params, head_seconds=None) as answer:
+            if answer.status == 404:
+                raise ExecutorError("there is no output: the container is gone")
+            if answer.status >= 400:
+                raise ExecutorError(await answer.message())
+            answers.add(answer)
+            try:
+                async with contextlib.aclosing(_frames(answer)) as frames:
+                    async for stream, data in frames:
+                        stamp, _, text = data.partition(b" ")
+                        yield LogLine(stream=stream, timestamp_ns=log_timestamp_ns(stamp.decode()), data=text)
+            finally:
+                answers.discard(answer)
+    except (OSError, ValueError) as error:
+        raise TemporaryError(f"the output can't be read from the Podman engine at {engine.address}: {error}") from error
+
+
+async def _frames(answer: Answer) -> AsyncGenerator[tuple[int, bytes], None]:
+    """Stream and payload of each frame: a byte, three of nothing, and the length in four."""
+    buffer = bytearray()
+    async with contextlib.aclosing(answer.chunks()) as chunks:
+        async for chunk in chunks:
+            buffer += chunk
+            start = 0
+            while len(buffer) - start >= HEADER:
+                length = int.from_bytes(buffer[start + 4 : start + HEADER], "big")
+                if length > MAX_FRAME:
+                    raise ValueError("not a stream of output")
+                end = start + HEADER + length
+                if len(buffer) < end:
+                    break
+                yield buffer[start], bytes(buffer[start + HEADER : end])
+                start = end
+            del buffer[:start]
+            # A reader that is faster than the engine lets others have their turn.
+            await asyncio.sleep(0)
+
+
+def _text(nanoseconds: int) -> str:
+    seconds, fraction = divmod(nanoseconds, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"

@@ -1,0 +1,50 @@
+"""Clients of the `podman` package that use one connection each, and lose no socket when the service is away.
+
+The package's connection forgets a socket that could not connect, which costs a descriptor until it is collected.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from podman.api.client import APIClient
+from podman.api.uds import UDSAdapter, UDSConnection, UDSConnectionPool, UDSPoolManager
+
+
+class _Connection(UDSConnection):
+    def connect(self) -> None:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(self.timeout)
+            connection.connect(unquote(urlparse(self.uds).netloc))
+        except BaseException:
+            connection.close()
+            raise
+        self.sock = connection
+
+
+class _Pool(UDSConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _Pools(UDSPoolManager):
+    def __init__(self, num_pools: int = 1, headers: Any = None, **kwargs: Any) -> None:
+        super().__init__(num_pools, headers, **kwargs)  # type: ignore[no-untyped-call]
+        self.pool_classes_by_scheme = {"http": _Pool}
+
+
+class _Adapter(UDSAdapter):
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:
+        self.poolmanager = _Pools(num_pools=connections, maxsize=maxsize, block=block, **kwargs, **self._pool_kwargs)
+
+
+def new_client(address: str, version: str, timeout: float | None) -> Any:
+    """A client for one thread; connects to nothing yet. Close it."""
+    client = APIClient(base_url=address, version=version, timeout=timeout)
+    replaced = client.adapters.pop("http://"), client.adapters.pop("https://")
+    client.mount("http://", _Adapter(client.base_url.geturl(), pool_connections=1, pool_maxsize=1))
+    for adapter in replaced:
+        adapter.close()
+    return client

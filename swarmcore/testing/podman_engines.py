@@ -1,0 +1,174 @@
+"""Real Podman services for tests: private folders, a private socket, and a network namespace of their own.
+
+Like `engines.py`, whose image they load. Podman's containers are no children of the service: they outlive it, and the
+next one on the same folder finds them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from swarmcore.testing.engines import BUSYBOX, IMAGE_COMMAND, busybox_image, missing_namespaces, namespace_of, scratch
+
+START_SECONDS = 60
+CONFIGURATION = """\
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
+log_driver = "k8s-file"
+[engine]
+events_logger = "file"
+cgroup_manager = "cgroupfs"
+runtime = "runc"
+"""
+"""As root in a restricted virtual machine crun refuses hybrid cgroups, and nobody may raise the limits."""
+_numbers = itertools.count(os.getpid() % 200)
+
+
+def missing_podman() -> str | None:
+    """Why no Podman service can be started here; None where one can."""
+    if os.geteuid() != 0:
+        return "starting a Podman service needs root"
+    for program in ("podman", "runc", "conmon"):
+        if shutil.which(program) is None:
+            return f"{program} is not installed"
+    if not os.access(BUSYBOX, os.X_OK):
+        return f"{BUSYBOX} is not installed (busybox-static), and images are made from it"
+    return missing_namespaces()
+
+
+@dataclass(slots=True)
+class PodmanEngine:
+    """A `podman system service` of our own."""
+
+    folder: Path
+    namespace: str
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "podman.sock"
+
+    @property
+    def address(self) -> str:
+        return f"unix://{self.socket}"
+
+    @property
+    def command(self) -> list[str]:
+        """The beginning of every command line that acts on this engine's folders, without its service."""
+        folders = (("--root", "data"), ("--runroot", "run"), ("--tmpdir", "tmp"))
+        options = [word for option, name in folders for word in (option, str(self.folder / name))]
+        return ["nsenter", f"--net=/run/netns/{self.namespace}", "podman", *options]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "CONTAINERS_CONF": str(self.folder / "containers.conf")}
+
+    def podman(self, *arguments: str, stdin: bytes | None = None, check: bool = True, timeout: float = 60) -> str:
+        """Run podman on this engine's folders, also while its service is away, and return what it printed."""
+        done = subprocess.run(
+            [*self.command, *arguments],
+            input=stdin,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+            env=self.environment,
+        )
+        if check and done.returncode != 0:
+            raise RuntimeError(f"podman {' '.join(arguments)}: {done.stderr.decode().strip()}")
+        return done.stdout.decode()
+
+    def containers(self, *, service: str | None = None) -> list[str]:
+        """Names of the running containers."""
+        arguments = ["ps", "--no-trunc", "--format", "{{.Names}}"]
+        if service:
+            arguments += ["--filter", f"label=com.docker.swarm.service.name={service}"]
+        return self.podman(*arguments).split()
+
+    def import_image(self, *names: str) -> None:
+        """Make the busybox image under these names, which mean what they mean to Docker."""
+        first, *rest = (f"docker.io/library/{name}" if "/" not in name else name for name in names)
+        self.podman("import", "--change", f"CMD {json.dumps(IMAGE_COMMAND)}", "-", first, stdin=busybox_image())
+        for name in rest:
+            self.podman("tag", first, name)
+
+    @property
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
+    @property
+    def answers(self) -> bool:
+        """Whether the service answers a ping within five seconds."""
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(str(self.socket))
+            connection.sendall(b"GET /_ping HTTP/1.1\r\nHost: podman\r\nConnection: close\r\n\r\n")
+            return b" 200 " in connection.recv(64)
+        return False
+
+    @property
+    def log(self) -> str:
+        """All that it and its predecessors on this folder logged."""
+        return (self.folder / "log").read_text(errors="replace")
+
+    def start(self) -> None:
+        """Start the service, again where it ran before, and wait until it answers."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "containers.conf").write_text(CONFIGURATION)
+        self.socket.unlink(missing_ok=True)
+        with open(self.folder / "log", "ab") as log:
+            self.process = subprocess.Popen(
+                [*self.command, "system", "service", "--time=0", self.address],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                env=self.environment,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if self.answers:
+                return
+            time.sleep(0.05)
+        self.stop(kill=True)
+        raise RuntimeError(f"podman did not start in {START_SECONDS} s:\n{self.log[-2000:]}")
+
+    def stop(self, *, kill: bool = False) -> None:
+        """End the service's process; its containers go on."""
+        if self.process.poll() is not None:
+            return
+        self.process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(10)
+        self.socket.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def podman_engine(*, images: Sequence[str] = ("redis:3.0.5",)) -> Iterator[PodmanEngine]:
+    """A Podman engine in a network namespace of its own, with images, gone afterwards."""
+    with scratch() as folder, contextlib.ExitStack() as stack:
+        name = f"swp{next(_numbers) % 250}"
+        namespace_of(stack, name)
+        subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True, timeout=20)
+        engine = PodmanEngine(folder, name)
+        engine.start()
+        try:
+            engine.import_image(*images)
+            yield engine
+        finally:
+            with contextlib.suppress(RuntimeError, subprocess.TimeoutExpired):
+                engine.podman("rm", "--all", "--force", "--volumes", "--time=0")
+            engine.stop()
