@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from swarmcore.api.objects_pb2 import Node, Task
@@ -15,6 +15,8 @@ from swarmcore.plugin.executor import (
     Controller,
     Dependencies,
     ExitError,
+    LogLine,
+    LogOptions,
     TaskPreparedError,
     TaskRejectedError,
     TaskStartedError,
@@ -22,9 +24,11 @@ from swarmcore.plugin.executor import (
 )
 from swarmcore.plugin.task_files import MemoryFolder
 from swarmcore_docker_executor import spec
+from swarmcore_docker_executor.answers import Answers, end
 from swarmcore_docker_executor.engine import Engine, EngineError
-from swarmcore_docker_executor.events import Events
+from swarmcore_docker_executor.events import Events, Watcher
 from swarmcore_docker_executor.images import Images
+from swarmcore_docker_executor.logs import LogReader
 
 RECHECK_SECONDS = 30.0
 """Level-triggered: even without news, a running container is looked at this often."""
@@ -45,6 +49,7 @@ class DockerController(Controller):
         self,
         engine: Engine,
         events: Events,
+        answers: Answers,
         images: Images,
         memory: MemoryFolder,
         task: Task,
@@ -54,6 +59,7 @@ class DockerController(Controller):
         """`node` tells this node as the managers see it, once they have said it: templates name it."""
         self._engine = engine
         self._events = events
+        self._answers = answers
         self._images = images
         self._memory = memory
         self._task = task
@@ -65,6 +71,9 @@ class DockerController(Controller):
         """Made by this object and never started: what the engine would say of it is known."""
         self._under_way: asyncio.Task[Any] | None = None
         """What makes files or the container, or starts it: it is carried out, waited for or not."""
+        self._watchers: set[Watcher] = set()
+        self._reading: set[asyncio.StreamWriter] = set()
+        self._is_closed = False
 
     async def update(self, task: Task) -> None:
         self._task = task
@@ -117,7 +126,7 @@ class DockerController(Controller):
             await self._wait_healthy()
 
     async def wait(self) -> None:
-        with self._events.watch(self._name) as watcher:
+        with self._watch() as watcher:
             while True:
                 try:
                     found = await self._inspect()
@@ -134,7 +143,7 @@ class DockerController(Controller):
                 await watcher.wait(RECHECK_SECONDS)
 
     async def _wait_healthy(self) -> None:
-        with self._events.watch(self._name) as watcher:
+        with self._watch() as watcher:
             while True:
                 found = await self._inspect()
                 _raise_if_ended(found)
@@ -178,8 +187,35 @@ class DockerController(Controller):
         await self._engine.run(lambda: self._memory.remove(self._task.id))
 
     async def aclose(self) -> None:
+        self._is_closed = True
         if self._under_way is not None:
             self._under_way.cancel()
+        for watcher in self._watchers:
+            watcher.close()
+        end(self._reading)
+
+    def logs(self, options: LogOptions) -> AsyncIterator[LogLine]:
+        """What the container printed; with `follow` until it ends. Nothing where there is none."""
+        reader = LogReader(
+            answers=self._answers,
+            api_version=self._engine.api_version,
+            container=self._id,
+            has_terminal=self._task.spec.container.tty,
+            held=self._reading,
+        )
+        return reader.lines(options)
+
+    @contextlib.contextmanager
+    def _watch(self) -> Iterator[Watcher]:
+        """Hear of the container while inside."""
+        with self._events.watch(self._name) as watcher:
+            self._watchers.add(watcher)
+            if self._is_closed:
+                watcher.close()
+            try:
+                yield watcher
+            finally:
+                self._watchers.discard(watcher)
 
     async def _uninterrupted(self, request: Coroutine[Any, Any, T]) -> T:
         """Await what goes on when the caller is cancelled; `_settle` waits for its end."""
@@ -275,7 +311,7 @@ class DockerController(Controller):
 
     async def _wait_stopped(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
-        with self._events.watch(self._name) as watcher:
+        with self._watch() as watcher:
             while True:
                 try:
                     if not (await self._inspect())["State"]["Running"]:

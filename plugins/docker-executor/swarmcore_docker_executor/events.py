@@ -15,6 +15,7 @@ from typing import Any
 import docker.errors
 import requests
 
+from swarmcore.plugin.executor import TemporaryError
 from swarmcore_docker_executor.engine import Engine
 
 log = logging.getLogger("swarmcore.docker")
@@ -32,15 +33,23 @@ class Watcher:
 
     def __init__(self) -> None:
         self._changed = asyncio.Event()
+        self._is_closed = False
 
     def wake(self) -> None:
         self._changed.set()
 
+    def close(self) -> None:
+        """Nobody tells any news from here on."""
+        self._is_closed = True
+        self._changed.set()
+
     async def wait(self, seconds: float | None = None) -> None:
-        """Return at the next news, or after `seconds`."""
+        """Return at the next news, or after `seconds`. Raises TemporaryError once it is closed."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
+        if self._is_closed:
+            raise TemporaryError("the executor or its controller was closed")
         self._changed.clear()
 
 
@@ -60,6 +69,8 @@ class Events:
     def watch(self, container_name: str) -> Iterator[Watcher]:
         """Hear of one container while inside."""
         watcher = Watcher()
+        if self._stopping.is_set():
+            watcher.close()
         self._watchers.setdefault(container_name, []).append(watcher)
         try:
             yield watcher
@@ -110,8 +121,11 @@ class Events:
             self._loop.call_soon_threadsafe(function, *args)
 
     async def aclose(self) -> None:
-        """End the stream and its thread, within two seconds."""
+        """End the stream and its thread, within two seconds; those who wait get a TemporaryError."""
         self._stopping.set()
+        for watchers in self._watchers.values():
+            for watcher in watchers:
+                watcher.close()
         stream = self._stream
         if stream is not None:
             with contextlib.suppress(docker.errors.DockerException, OSError, AttributeError):

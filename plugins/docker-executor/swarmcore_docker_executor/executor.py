@@ -12,6 +12,7 @@ from swarmcore.plugin import containers
 from swarmcore.plugin.executor import Controller, Dependencies, Executor, HostInfo, TemporaryError
 from swarmcore.plugin.task_files import MemoryFolder
 from swarmcore_docker_executor import spec
+from swarmcore_docker_executor.answers import Answers
 from swarmcore_docker_executor.controller import DockerController
 from swarmcore_docker_executor.engine import Engine, EngineError
 from swarmcore_docker_executor.events import Events
@@ -26,6 +27,7 @@ class DockerExecutor(Executor):
     def __init__(self, engine: Engine, events: Events, host: HostInfo) -> None:
         self._engine = engine
         self._events = events
+        self._answers = Answers(engine.address)
         self._images = Images(engine)
         self._memory = MemoryFolder(Path(host.state_dir) / "secrets")
         self._node: Node | None = None
@@ -61,11 +63,19 @@ class DockerExecutor(Executor):
 
     def _controller(self, task: Task, dependencies: Dependencies) -> DockerController:
         return DockerController(
-            self._engine, self._events, self._images, self._memory, task, dependencies, lambda: self._node
+            self._engine,
+            self._events,
+            self._answers,
+            self._images,
+            self._memory,
+            task,
+            dependencies,
+            lambda: self._node,
         )
 
     async def aclose(self) -> None:
         self._images.close()
+        self._answers.close()
         await self._events.aclose()
         await self._engine.aclose()
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from swarmcore_docker_executor.answers import Answers
 from swarmcore_docker_executor.controller import DockerController
 from swarmcore_docker_executor.engine import Engine
 from swarmcore_docker_executor.events import Events
@@ -72,7 +73,8 @@ async def controller_on(container: OneContainer, folder: Path) -> AsyncIterator[
     async with fake_docker(container.answer) as docker:
         engine = Engine(docker.address, "1.41")
         events, images = Events(engine), NoImages(engine)
-        controller = DockerController(engine, events, images, MemoryFolder(folder / "s"), task, Dependencies())
+        answers, memory = Answers(docker.address), MemoryFolder(folder / "s")
+        controller = DockerController(engine, events, answers, images, memory, task, Dependencies())
         try:
             yield controller, docker
         finally:

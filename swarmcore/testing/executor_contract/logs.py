@@ -55,7 +55,8 @@ class LogContract:
 
     async def test_every_byte_comes_as_it_was_printed(self, subject: Subject) -> None:
         async with case_of(subject) as case:
-            made = await _over(case, prints(Print(EVERY_BYTE + b"\n"), Print(b"\r\n\xff\xfe\0\n")))
+            steps = (Print(EVERY_BYTE + b"\n"), Print(b"\r\n\xff\xfe\0\n"))
+            made = await _over(case, Program(steps=steps, is_binary=True))
 
             got = text_of(await case.logs(made))
 

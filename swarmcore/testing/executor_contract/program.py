@@ -87,6 +87,8 @@ class Program:
     health: Health | None = None
     scratch: bool = False
     """The task has a volume of its own, where the engine knows volumes: without a name, labelled as the task is."""
+    is_binary: bool = False
+    """What it prints is no text: the task asks for a log driver that keeps every byte, where the engine has several."""
     is_missing: bool = False
     """The command does not exist."""
 

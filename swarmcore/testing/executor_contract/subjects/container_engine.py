@@ -34,16 +34,18 @@ class ContainerEngineSubject(Subject):
         state_dir: str | Path,
         *,
         image: str,
+        binary_log_driver: str = "",
         stop: Callable[[], object] | None = None,
         start: Callable[[], object] | None = None,
         api_socket: str | Path | None = None,
     ) -> None:
-        """`stop` and `start` act on the engine itself, and block. `api_socket`: where this subject asks the engine
+        """`binary_log_driver` keeps output that is no text, where the default one does not. `stop` and `start` act on the engine itself, and block. `api_socket`: where this subject asks the engine
         behind the executor's back, when that is not the executor's own socket.
         """
         self._factory = factory
         self._host = HostInfo(state_dir=str(state_dir), engine_addr=f"unix://{socket}")
         self._image = image
+        self._binary_log_driver = binary_log_driver
         self._stop = stop
         self._start = start
         self._api = EngineApi(str(api_socket if api_socket is not None else socket))
@@ -75,6 +77,8 @@ class ContainerEngineSubject(Subject):
         if program.scratch:
             mount = container.mounts.add(type=Mount.VOLUME, target="/scratch")
             mount.volume_options.labels[LABEL] = self._run
+        if program.is_binary and self._binary_log_driver:
+            task.log_driver.name = self._binary_log_driver
         return task
 
     async def running(self, task: Task) -> str | None:
