@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import click
 
+from swarmcore.api import brake
 from swarmcore.api import control_pb2 as pb
-from swarmcore.api.objects_pb2 import Cluster
+from swarmcore.api.objects_pb2 import Cluster, Node
 from swarmcore.api.specs_pb2 import ClusterSpec
 from swarmcore.api.types_pb2 import ExternalCA
 from swarmcore.cli.backup import backup, check
@@ -63,8 +65,9 @@ def inspect(cluster: str, output: str) -> None:
     found = find_cluster(to, cluster)
     if shown_as_json(found, output):
         return
-    click.echo(cluster_page(found))
-    address = join_address(to)
+    nodes = to.call(to.control.ListNodes, pb.ListNodesRequest()).nodes
+    click.echo(cluster_page(found, held=sum(brake.is_held(node) for node in nodes)))
+    address = join_address(nodes)
     tokens = found.root_ca.join_tokens
     if address and tokens.worker:
         click.echo("\nJoin as a worker, with a Docker Engine or with swarmd:")
@@ -72,9 +75,8 @@ def inspect(cluster: str, output: str) -> None:
         click.echo(f"  swarmd -d /var/lib/swarmd --join-addr {address} --join-token {tokens.worker}")
 
 
-def join_address(to: Manager) -> str:
+def join_address(nodes: Iterable[Node]) -> str:
     """Where other nodes reach the leader; empty where no node says."""
-    nodes = to.call(to.control.ListNodes, pb.ListNodesRequest()).nodes
     for node in nodes:
         if node.manager_status.leader:
             host, _, port = node.manager_status.addr.rpartition(":")
@@ -85,13 +87,18 @@ def join_address(to: Manager) -> str:
     return ""
 
 
-def cluster_page(cluster: Cluster) -> str:
+def cluster_page(cluster: Cluster, held: int = 0) -> str:
+    """`held`: nodes whose tasks the brake keeps from being replaced."""
     spec = cluster.spec
     page = Page()
     page.add("ID", cluster.id)
     page.add("Name", spec.annotations.name)
     with page.section("Orchestration settings"):
         page.add("Task history entries", spec.orchestration.task_history_retention_limit)
+        page.add("Brake", brake_text(spec.annotations.labels.get(brake.LABEL, "")))
+        if held:
+            what = f"the tasks of {held} nodes that went down at once are held"
+            page.add("Brake is on", f"{what}; `swarmctl cluster update --brake release` has them replaced now")
     with page.section("Dispatcher settings"):
         period = spec.dispatcher.heartbeat_period
         page.add("Dispatcher heartbeat period", duration(period.seconds, period.nanos))
@@ -123,6 +130,20 @@ def cluster_page(cluster: Cluster) -> str:
     return str(page)
 
 
+def brake_text(label: str) -> str:
+    """The setting in full; as it stands there when it is of a later version."""
+    try:
+        return str(brake.parse_brake(label))
+    except ValueError:
+        return label
+
+
+def _brake(text: str) -> str:
+    if text.strip() != brake.RELEASE:
+        brake.parse_brake(text)
+    return text.strip()
+
+
 def _history(text: str) -> int:
     try:
         number = int(text)
@@ -139,6 +160,7 @@ def _history(text: str) -> int:
         "swarmctl cluster update --rotate-join-token worker",
         "swarmctl cluster update default --certexpiry 720h --taskhistory 3",
         "swarmctl cluster update --autolock",
+        "swarmctl cluster update --brake share=30,wait=1h",
     ),
 )
 @click.argument("cluster", default=CLUSTER)
@@ -157,6 +179,11 @@ def _history(text: str) -> int:
     "--rotate-join-token", type=click.Choice(["worker", "manager"]), help="Make a new token; the old one ends."
 )
 @click.option("--rotate-unlock-key", is_flag=True, help="Make a new unlock key, and print it.")
+@click.option(
+    "--brake",
+    type=Value("SETTING", _brake),
+    help="When many nodes are lost at once: share=50,window=1m,wait=10m,nodes=3; off; or release, once.",
+)
 @click.option("--autolock/--no-autolock", default=None, help="Lock managers' keys on disk with an unlock key.")
 def update(cluster: str, **given: Any) -> None:
     """Change settings, rotate tokens and keys. Flags that are not given change nothing."""
@@ -198,6 +225,8 @@ def edit_cluster(spec: ClusterSpec, given: dict[str, Any]) -> None:
         spec.ca_config.external_cas.extend(ca for ca in given["external_ca"] if ca is not None)
     if given["heartbeatperiod"] is not None:
         spec.dispatcher.heartbeat_period.CopyFrom(given["heartbeatperiod"])
+    if given["brake"] is not None:
+        spec.annotations.labels[brake.LABEL] = given["brake"]
     if given["autolock"] is not None:
         spec.encryption_config.auto_lock_managers = given["autolock"]
     if given["rotate_unlock_key"] and not spec.encryption_config.auto_lock_managers:

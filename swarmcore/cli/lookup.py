@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 
 from swarmcore.api import control_pb2 as pb
+from swarmcore.api.brake import is_held
 from swarmcore.cli.command_line import CliError
 from swarmcore.cli.connection import CallError, Manager
 
@@ -153,12 +154,14 @@ class Names:
         self._manager = manager
         self._nodes: dict[str, str] = {}
         self._services: dict[str, str] = {}
+        self._held: set[str] = set()
 
     def load_nodes(self) -> None:
         """Ask for all at once, before a long table."""
         if self._manager.resolve:
             nodes = self._manager.call(self._manager.control.ListNodes, pb.ListNodesRequest()).nodes
             self._nodes.update({node.id: node_name(node) for node in nodes})
+            self._held.update(node.id for node in nodes if is_held(node))
 
     def load_services(self) -> None:
         """As `load_nodes`."""
@@ -176,6 +179,10 @@ class Names:
             except CallError:
                 self._nodes[id] = id
         return self._nodes[id]
+
+    def is_held(self, node_id: str) -> bool:
+        """Whether the brake holds the tasks of this node, as far as `load_nodes` saw."""
+        return node_id in self._held
 
     def service(self, id: str) -> str:
         if not id or not self._manager.resolve:

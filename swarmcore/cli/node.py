@@ -7,6 +7,7 @@ from collections.abc import Callable
 import click
 
 from swarmcore.api import control_pb2 as pb
+from swarmcore.api.brake import is_held
 from swarmcore.api.objects_pb2 import Node
 from swarmcore.api.specs_pb2 import NodeSpec
 from swarmcore.api.types_pb2 import NodeRole, NodeStatus, RaftMemberStatus
@@ -37,12 +38,18 @@ def manager_status(node: Node) -> str:
     return "UNKNOWN" if node.spec.desired_role == NodeRole.MANAGER else ""
 
 
+def node_state(node: Node) -> str:
+    """`READY`; `DOWN (held)` while the brake keeps its tasks from being replaced."""
+    word = enum_name(NodeStatus.State, node.status.state)
+    return f"{word} (held)" if is_held(node) else word
+
+
 def node_row(node: Node) -> tuple[str, ...]:
     return (
         node.id,
         node_name(node) if node.spec.annotations.name or node.description.hostname else "",
         enum_name(NodeSpec.Membership, node.spec.membership),
-        enum_name(NodeStatus.State, node.status.state),
+        node_state(node),
         enum_name(NodeSpec.Availability, node.spec.availability),
         manager_status(node),
     )

@@ -7,9 +7,10 @@ import click
 from swarmcore.api import control_pb2 as pb
 from swarmcore.api.objects_pb2 import Node
 from swarmcore.api.specs_pb2 import NodeSpec
-from swarmcore.api.types_pb2 import NodeRole, NodeStatus, RaftMemberStatus, Resources
+from swarmcore.api.types_pb2 import NodeRole, RaftMemberStatus, Resources
 from swarmcore.cli.connection import Manager
 from swarmcore.cli.lookup import Names
+from swarmcore.cli.node import node_state
 from swarmcore.cli.task_table import runs, task_table
 from swarmcore.cli.text import Page, cpus, enum_name, memory
 
@@ -46,7 +47,7 @@ def node_page(node: Node) -> str:
     if node.spec.annotations.labels:
         page.listing("Node Labels", dict(node.spec.annotations.labels))
     with page.section("Status"):
-        page.add("State", enum_name(NodeStatus.State, node.status.state))
+        page.add("State", node_state(node))
         page.add("Message", node.status.message)
         page.add("Availability", enum_name(NodeSpec.Availability, node.spec.availability))
         page.add("Address", node.status.addr)

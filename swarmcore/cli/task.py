@@ -48,7 +48,7 @@ def ls(every: bool, quiet: bool, output: str) -> None:
                 state_name(task.desired_state),
                 last_state(task),
                 names.node(task.node_id),
-                problem(task),
+                problem(task, names),
             )
             for task in tasks
         ]

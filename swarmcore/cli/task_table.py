@@ -69,8 +69,10 @@ def last_state(task: Task) -> str:
     return f"{state_name(task.status.state)} {ago(task.status.timestamp)}".rstrip()
 
 
-def problem(task: Task) -> str:
+def problem(task: Task, names: Names) -> str:
     """What went wrong with a task, or keeps it waiting."""
+    if not task.status.err and runs(task) and names.is_held(task.node_id):
+        return "held: its node went down with many others (`swarmctl cluster inspect`)"
     return task.status.err
 
 
@@ -96,7 +98,7 @@ def task_table(tasks: Iterable[Task], names: Names) -> str:
         service = names.service(task.service_id)
         state = state_name(task.desired_state)
         node = names.node(task.node_id)
-        rows.append((task.id, service, slot, what_runs(task.spec), state, last_state(task), node, problem(task)))
+        rows.append((task.id, service, slot, what_runs(task.spec), state, last_state(task), node, problem(task, names)))
     return with_errors(HEADERS, rows)
 
 

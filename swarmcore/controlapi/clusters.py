@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from swarmcore.api import brake
 from swarmcore.api import control_pb2 as pb
-from swarmcore.api.objects_pb2 import Cluster
+from swarmcore.api.objects_pb2 import Cluster, Node
+from swarmcore.api.specs_pb2 import ClusterSpec
 from swarmcore.api.types_pb2 import EncryptionKey, NodeRole
 from swarmcore.controlapi.calls import Calls, not_found, require_version
 from swarmcore.controlapi.redact import public_cluster
@@ -40,8 +42,11 @@ class ClusterCalls(Calls):
         version = require_version(request.HasField("cluster_version"), request.cluster_version, "cluster_version")
         if not request.HasField("spec"):
             raise InvalidArgumentError("invalid argument: spec is missing")
-        check_cluster(request.spec)
         current = self.store.view.cluster.get(cluster_id)
+        releases = request.spec.annotations.labels.get(brake.LABEL) == brake.RELEASE
+        if releases:
+            _keep_setting(request.spec, current)
+        check_cluster(request.spec)
         if current is None:
             raise not_found("cluster", cluster_id)
         if current.meta.version.index != version:
@@ -62,6 +67,8 @@ class ClusterCalls(Calls):
             self._rotate_tokens(cluster, request.rotation)
             self._lock(cluster, request.rotation.manager_unlock_key)
             tx.cluster.update(cluster)
+            if releases:
+                _release(tx)
             return cluster
 
         return pb.UpdateClusterResponse(cluster=public_cluster(await self.store.update(write)))
@@ -93,3 +100,20 @@ class ClusterCalls(Calls):
         fresh = [EncryptionKey.FromString(key.SerializeToString()) for key in (*others, *keys)]
         del cluster.unlock_keys[:]
         cluster.unlock_keys.extend(fresh)
+
+
+def _keep_setting(spec: ClusterSpec, current: Cluster | None) -> None:
+    """The word that releases is no setting: the one before stays."""
+    labels = spec.annotations.labels
+    del labels[brake.LABEL]
+    if current is not None and brake.LABEL in current.spec.annotations.labels:
+        labels[brake.LABEL] = current.spec.annotations.labels[brake.LABEL]
+
+
+def _release(tx: Transaction) -> None:
+    """Make nodes that the brake holds ordinary lost ones, whose tasks are replaced."""
+    for old in [node for node in tx.node.all() if brake.is_held(node)]:
+        node = Node()
+        node.CopyFrom(old)
+        node.status.message = brake.RELEASED
+        tx.node.update(node)

@@ -45,6 +45,8 @@ class _Lease:
     deadline: float
     filed: float
     """The deadline under which the heap holds it; at most `deadline`."""
+    seconds: float
+    """How long it was granted for."""
 
 
 @dataclass(slots=True)
@@ -62,8 +64,9 @@ class Leases:
         if lease is not None and lease.filed <= deadline:
             lease.kind = kind
             lease.deadline = deadline
+            lease.seconds = seconds
             return
-        self._leases[node_id] = _Lease(kind, deadline, deadline)
+        self._leases[node_id] = _Lease(kind, deadline, deadline, seconds)
         heapq.heappush(self._heap, (deadline, node_id))
 
     def drop(self, node_id: str) -> None:
@@ -76,6 +79,13 @@ class Leases:
 
     def __len__(self) -> int:
         return len(self._leases)
+
+    def silent(self, now: float) -> Iterator[str]:
+        """Nodes not heard from for more than half of their lease: more than one heartbeat has not come."""
+        observed = now - self._lost
+        for node_id, lease in self._leases.items():
+            if lease.kind is not LeaseKind.ORPHAN and lease.deadline - observed < lease.seconds / 2:
+                yield node_id
 
     def forgive(self, seconds: float) -> None:
         """Don't count this time: this manager was not listening (stalled, suspended), so nobody could be heard."""

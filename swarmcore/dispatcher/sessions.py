@@ -11,11 +11,15 @@ from random import Random
 
 from google.protobuf.duration_pb2 import Duration
 
+from swarmcore.api.brake import DEFAULT as DEFAULT_BRAKE
+from swarmcore.api.brake import LABEL as BRAKE_LABEL
+from swarmcore.api.brake import Brake, parse_brake
 from swarmcore.api.dispatcher_pb2 import HeartbeatResponse, SessionMessage
 from swarmcore.api.ids import IdSource
 from swarmcore.api.objects_pb2 import Cluster, Node
 from swarmcore.api.types_pb2 import NodeDescription, NodeStatus, WeightedPeer
 from swarmcore.clock import Clock
+from swarmcore.dispatcher.brake import BrakeWatch
 from swarmcore.dispatcher.leases import (
     DEFAULT_PERIOD,
     GRACE_PERIODS,
@@ -82,6 +86,7 @@ class Sessions:
         self._on_abandoned = on_abandoned
         self._leases = Leases()
         self._limit = RegistrationLimit()
+        self._brake = BrakeWatch(list(store.view.node.all()), clock.monotonic())
         self._by_node: dict[str, Session] = {}
         self._closing: deque[tuple[float, Stream]] = deque()
         """Streams that were told to end, and when their handlers are cancelled."""
@@ -232,6 +237,7 @@ class Sessions:
         """To be called about once a second: leases, the list of managers, streams that do not end."""
         now = self._clock.monotonic()
         self._expire(now)
+        self._maybe_release(now)
         self._notice_managers()
         while self._closing and self._closing[0][0] <= now:
             _, stream = self._closing.popleft()
@@ -239,19 +245,40 @@ class Sessions:
                 stream.handler.cancel()
 
     def _expire(self, now: float) -> None:
+        nodes = self._store.view.node
+        lost: dict[str, str] = {}
         for node_id, kind in self._leases.expired(now):
             if kind is LeaseKind.ORPHAN:
                 self._on_abandoned(node_id)
                 continue
             self.end(node_id, NOT_REGISTERED)
             self._limit.forget(node_id)
-            node = self._store.view.node.get(node_id)
-            if node is None:
-                continue
-            message = DOWN_MESSAGE if kind is LeaseKind.SESSION else UNKNOWN_DOWN_MESSAGE
-            _log.info("node %s is down: %s", _name(node), message)
+            if node_id in nodes:
+                lost[node_id] = DOWN_MESSAGE if kind is LeaseKind.SESSION else UNKNOWN_DOWN_MESSAGE
+        if not lost:
+            return
+        held = self._brake.lost(list(lost), set(self._leases.silent(now)), nodes, self._brake_setting(), now)
+        for node_id, message in {**lost, **held}.items():
+            node = nodes.get(node_id)
+            if node_id in lost and node is not None:
+                _log.info("node %s is down: %s", _name(node), lost[node_id])
+                self._leases.grant(node_id, LeaseKind.ORPHAN, ORPHAN_SECONDS, now)
             self._on_state(node_id, NodeState(NodeStatus.DOWN, message))
-            self._leases.grant(node_id, LeaseKind.ORPHAN, ORPHAN_SECONDS, now)
+
+    def _maybe_release(self, now: float) -> None:
+        """Let tasks go that were held for long enough, or whose cluster is nearly whole again."""
+        if self._brake.is_on:
+            for node_id in self._brake.released(self._store.view.node, self._by_node, self._brake_setting(), now):
+                self._on_state(node_id, NodeState(NodeStatus.DOWN, DOWN_MESSAGE))
+
+    def _brake_setting(self) -> Brake:
+        cluster = self._cluster()
+        try:
+            return (
+                DEFAULT_BRAKE if cluster is None else parse_brake(cluster.spec.annotations.labels.get(BRAKE_LABEL, ""))
+            )
+        except ValueError:
+            return DEFAULT_BRAKE  # written by a version that knew more
 
     def _notice_managers(self) -> None:
         peers = list(self._managers())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import cast
 
+from swarmcore.api.brake import is_held
 from swarmcore.api.objects_pb2 import Node, Task
 from swarmcore.api.specs_pb2 import NodeSpec
 from swarmcore.api.types_pb2 import TaskState
@@ -24,7 +25,8 @@ def is_member(node: Node) -> bool:
 
 
 def is_paused(node: Node) -> bool:
-    return node.spec.availability == NodeSpec.Availability.PAUSE
+    """Whether what it has goes on and nothing new begins: as its operator says, or while the brake holds it."""
+    return node.spec.availability == NodeSpec.Availability.PAUSE or is_held(node)
 
 
 class PerNodePlanner(ServicePlanner):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from swarmcore.api.brake import is_held
 from swarmcore.api.ids import IdSource, new_id
 from swarmcore.api.objects_pb2 import Cluster, Node, Service, Task
 from swarmcore.clock import Clock, SystemClock
@@ -191,6 +192,7 @@ class _Term:
             old is not None
             and new is not None
             and old.status.state == new.status.state
+            and is_held(old) == is_held(new)
             and old.spec.availability == new.spec.availability
         ):
             return

@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from swarmcore.api.brake import is_held
 from swarmcore.api.objects_pb2 import Cluster, Node, Task
 from swarmcore.api.specs_pb2 import NodeSpec
 from swarmcore.api.types_pb2 import NodeStatus, TaskState
@@ -79,10 +80,10 @@ def status_time(task: Task) -> tuple[float, float]:
 
 
 def is_usable(node: Node | None) -> bool:
-    """Whether tasks may go on running there: it exists, is not DOWN and not drained."""
+    """Whether tasks may go on running there: it exists, is not DOWN (or is held by the brake) and not drained."""
     return (
         node is not None
-        and node.status.state != NodeStatus.DOWN
+        and (node.status.state != NodeStatus.DOWN or is_held(node))
         and node.spec.availability != NodeSpec.Availability.DRAIN
     )
 

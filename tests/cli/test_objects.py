@@ -69,6 +69,20 @@ def test_cluster_settings_change_one_by_one(manager: FakeManager, ctl: Ctl) -> N
     assert spec.task_defaults.log_driver.name == "gelf"
 
 
+def test_the_brake_is_set_shown_and_checked(manager: FakeManager, ctl: Ctl) -> None:
+    three_nodes(manager)
+    shown = ctl("cluster", "inspect").out
+    done = ctl("cluster", "update", "--brake", "share=30,wait=0")
+    refused = ctl("cluster", "update", "--brake", "share=all")
+
+    assert "share=50,window=1m,wait=10m,nodes=3" in shown
+    assert done.code == 0
+    assert manager.one("cluster").spec.annotations.labels["swarmcore.brake"] == "share=30,wait=0"
+    assert "share=30,window=1m,wait=0,nodes=3" in ctl("cluster", "inspect").out
+    assert refused.code == 2
+    assert "the brake's share is a whole number from 1 to 99, and not 'all'" in refused.err
+
+
 def test_the_clusters_log_driver_is_cleared_by_an_empty_one(manager: FakeManager, ctl: Ctl) -> None:
     three_nodes(manager)
     ctl("cluster", "update", "--log-driver", "gelf")

@@ -8,7 +8,8 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from swarmcore.api import control_pb2 as pb
-from swarmcore.api.objects_pb2 import Cluster
+from swarmcore.api.brake import LABEL, MARK, is_held
+from swarmcore.api.objects_pb2 import Cluster, Node
 from swarmcore.api.specs_pb2 import ClusterSpec
 from swarmcore.api.types_pb2 import (
     AcceptancePolicy,
@@ -20,6 +21,7 @@ from swarmcore.api.types_pb2 import (
     EncryptionKey,
     ExternalCA,
     JoinTokens,
+    NodeStatus,
     RootCA,
     TaskDefaults,
     Version,
@@ -168,3 +170,34 @@ async def test_entries_of_removed_nodes_end_a_week_after_their_certificates(setu
     changed = await update(setup, spec())
 
     assert sorted(changed.blacklisted_certificates) == ["endless", "recent"]
+
+
+async def test_what_the_brake_is_set_to_is_checked(setup: Any) -> None:
+    await setup.put(cluster())
+    good, bad = spec(), spec()
+    good.annotations.labels[LABEL] = "share=30,wait=1h"
+    bad.annotations.labels[LABEL] = "share=all"
+
+    changed = await update(setup, good)
+
+    assert changed.spec.annotations.labels[LABEL] == "share=30,wait=1h"
+    with pytest.raises(InvalidArgumentError, match=r"the brake's share .*annotations.labels\['swarmcore.brake'\]"):
+        await update(setup, bad, changed.meta.version.index)
+
+
+async def test_releasing_the_brake_lets_every_held_node_go_and_keeps_the_setting(setup: Any) -> None:
+    held = Node(id="held", status=NodeStatus(state=NodeStatus.DOWN, message=f"{MARK}: so many"))
+    up = Node(id="up", status=NodeStatus(state=NodeStatus.READY))
+    first = cluster()
+    first.spec.annotations.labels[LABEL] = "wait=0"
+    await setup.put(first, held, up)
+    release = spec()
+    release.annotations.labels[LABEL] = "release"
+
+    before = is_held(setup.store.view.node.get("held"))
+    changed = await update(setup, release)
+
+    assert before
+    assert changed.spec.annotations.labels[LABEL] == "wait=0"
+    now = setup.store.view.node.get("held")
+    assert (is_held(now), now.status.message, now.status.state) == (False, "heartbeat failure", NodeStatus.DOWN)

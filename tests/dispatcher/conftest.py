@@ -21,6 +21,7 @@ from swarmcore.api.dispatcher_pb2 import (
     UpdateTaskStatusResponse,
 )
 from swarmcore.api.objects_pb2 import Cluster, Node, Task
+from swarmcore.api.specs_pb2 import NodeSpec
 from swarmcore.api.types_pb2 import NodeDescription, NodeStatus, Peer, TaskState, TaskStatus, WeightedPeer
 from swarmcore.dispatcher.dispatcher import Dispatcher
 from swarmcore.store.store import LeaderStore, Store
@@ -130,6 +131,7 @@ class World:
         for id in ids:
             node = Node(id=id)
             node.status.state = state
+            node.spec.membership = NodeSpec.ACCEPTED
             await self.store.update(lambda tx, node=node: tx.node.create(node))  # type: ignore[misc]
 
     async def put_tasks(self, *tasks: Task) -> None:

@@ -176,9 +176,11 @@ async def test_after_a_change_of_leader_a_node_is_unknown_until_it_comes(world: 
     await world.stop_leading()
 
     await world.lead()
-    await world.agent("comes")
+    agent = await world.agent("comes")
     early = {id: world.node(id).status.state for id in ("comes", "silent", "gone")}
-    await world.clock.advance(26)
+    for _ in range(2):
+        await world.clock.advance(13)
+        await agent.beat()
     later = world.node("silent").status.state
     await world.clock.advance(10)
 

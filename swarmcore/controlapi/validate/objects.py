@@ -6,6 +6,8 @@ import hmac
 import ipaddress
 from collections.abc import Mapping
 
+from swarmcore.api.brake import LABEL as BRAKE_LABEL
+from swarmcore.api.brake import parse_brake
 from swarmcore.api.specs_pb2 import ClusterSpec, ConfigSpec, NetworkSpec, SecretSpec, VolumeSpec
 from swarmcore.api.types_pb2 import Driver, IPAMConfig
 from swarmcore.controlapi.validate.bounds import brief, duration_nanoseconds
@@ -125,6 +127,10 @@ def check_cluster(spec: ClusterSpec) -> None:
         raise InvalidArgumentError("heartbeat time period cannot be a negative duration: dispatcher.heartbeat_period")
     if heartbeat and not MIN_HEARTBEAT_NANOSECONDS <= heartbeat <= MAX_HEARTBEAT_NANOSECONDS:
         raise InvalidArgumentError("dispatcher.heartbeat_period must be between 100ms and 1h, or 0 for the default")
+    try:
+        parse_brake(spec.annotations.labels.get(BRAKE_LABEL, ""))
+    except ValueError as error:
+        raise InvalidArgumentError(f"{error}: annotations.labels[{BRAKE_LABEL!r}]") from None
     if spec.annotations.name != CLUSTER_NAME:
         raise InvalidArgumentError("modification of cluster name is not allowed: annotations.name must stay 'default'")
     if spec.task_defaults.log_driver.name:
