@@ -78,12 +78,25 @@ _ROLES: dict[str, Roles] = {
     "/docker.swarmkit.v1.LogBroker/PublishLogs": NODE,
     "/swarmcore.v1.Plugins/ListPlugins": MANAGER,
     "/swarmcore.v1.Backup/Take": MANAGER,
+    "/swarmcore.v1.TaskAccess/Exec": MANAGER,
+    "/swarmcore.v1.TaskAccess/Stats": MANAGER,
+    "/swarmcore.v1.TaskAccessBroker/ListenRequests": NODE,
+    "/swarmcore.v1.TaskAccessBroker/ServeExec": NODE,
+    "/swarmcore.v1.TaskAccessBroker/ServeStats": NODE,
     "/docker.swarmkit.v1.ResourceAllocator/AttachNetwork": NODE,
     "/docker.swarmkit.v1.ResourceAllocator/DetachNetwork": NODE,
     "/docker.swarmkit.v1.Watch/Watch": MANAGER,
 }
 ROLES: Mapping[str, Roles] = MappingProxyType(_ROLES)
+SOCKET_ONLY = ("/swarmcore.v1.TaskAccess/",)
+"""Services that only the operator of a manager's machine may call: on its control socket. A manager's certificate opens
+them for nobody; managers pass such calls on to the leader."""
 _NOBODY: Roles = frozenset()
+
+
+def is_for_socket_only(method: str) -> bool:
+    """Whether a call has to have come through a control socket."""
+    return method.startswith(SOCKET_ONLY)
 
 
 def may_call(method: str, role: NodeRole.ValueType | None) -> bool:

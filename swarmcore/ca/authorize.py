@@ -21,7 +21,7 @@ from cryptography import x509
 
 from swarmcore.api.caller import Caller, set_caller
 from swarmcore.api.metadata import NOT_DONE, OUTCOME, REFUSED, STALE
-from swarmcore.api.roles import may_call
+from swarmcore.api.roles import is_for_socket_only, may_call
 from swarmcore.api.types_pb2 import NodeRole
 from swarmcore.ca.forwarding import (
     BecameLeader,
@@ -57,6 +57,7 @@ LONG_CALLS = frozenset({"/docker.swarmkit.v1.NodeCA/NodeCertificateStatus"})
 """Unary, and yet they wait for something that may take days."""
 HAND_OVER_SECONDS = 4.5
 HAND_OVER_LOOK_SECONDS = 0.02
+ONLY_BY_SOCKET = "this call is taken on a manager's control socket only"
 STOPPING = "this manager is stopping: ask another one"
 _CODES: dict[Status, grpc.StatusCode] = {Status(code.value[0]): code for code in grpc.StatusCode}
 
@@ -201,7 +202,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
                             if is_lost or time.monotonic() >= deadline:
                                 raise
                             await asyncio.sleep(HAND_OVER_LOOK_SECONDS)
-                    passing = self._passing(context)
+                    passing = self._passing(method, context)
                     with self._stream(), contextlib.suppress(BecameLeader):
                         if streams:
                             return await _only(forward.stream(method, data, passing))
@@ -219,7 +220,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
             try:
                 while not forward.is_leader:
                     with self._stream(), contextlib.suppress(BecameLeader):
-                        answers = forward.stream(method, data, self._passing(context))
+                        answers = forward.stream(method, data, self._passing(method, context))
                         async with contextlib.aclosing(answers) as passed:  # type: ignore[type-var]
                             async for answer in passed:
                                 await context.write(answer)
@@ -236,8 +237,10 @@ class Interceptor(grpc.aio.ServerInterceptor):
             return grpc.unary_stream_rpc_method_handler(many)
         return grpc.unary_unary_rpc_method_handler(one)
 
-    def _passing(self, context: Context) -> Metadata:
+    def _passing(self, method: str, context: Context) -> Metadata:
         caller = self.identify(context)
+        if is_for_socket_only(method) and not caller.is_local:
+            raise PermissionDeniedError(ONLY_BY_SOCKET)
         if caller.is_forwarded:
             # Two managers that each think the other leads must not play ball.
             raise NotLeaderError("this manager is not the leader: ask again")
@@ -299,6 +302,8 @@ class Authorizer(Interceptor):
         role = self._role(caller, method)
         if not may_call(method, role):
             raise PermissionDeniedError(f"unauthorized peer role: a {NodeRole.Name(role).lower()} may not call")
+        if is_for_socket_only(method) and not caller.is_forwarded:
+            raise PermissionDeniedError(ONLY_BY_SOCKET)
         return caller if role == caller.role else replace(caller, role=role)
 
     def identify(self, context: Context) -> Caller:

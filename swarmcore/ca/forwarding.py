@@ -21,6 +21,8 @@ LEADERS_SERVICES = (
     "/docker.swarmkit.v1.Dispatcher/",
     "/docker.swarmkit.v1.Logs/",
     "/docker.swarmkit.v1.LogBroker/",
+    "/swarmcore.v1.TaskAccess/",
+    "/swarmcore.v1.TaskAccessBroker/",
     "/swarmcore.v1.Raft/Join",
     "/swarmcore.v1.Raft/Leave",
 )
