@@ -144,6 +144,7 @@ def build_config(flags: dict[str, Any]) -> NodeConfig:
     if flags["autolock"] and flags["join_addr"]:
         raise ConfigurationError("--autolock is for a new cluster, and --join-addr joins one: drop one of them")
     _refuse_what_is_not_there_yet(flags)
+    passphrase = _passphrase(flags)
     heartbeat, election = flags["heartbeat_tick"], flags["election_tick"]
     if heartbeat < 1 or not heartbeat < election <= 1000:
         raise ConfigurationError(
@@ -165,6 +166,8 @@ def build_config(flags: dict[str, Any]) -> NodeConfig:
         engine_addr=flags["engine_addr"],
         generic_resources=_checked("--generic-node-resources", values.generic_resources, generic) if generic else (),
         force_new_cluster=flags["force_new_cluster"],
+        restore=Path(flags["restore"]).absolute() if flags["restore"] else None,
+        passphrase=passphrase,
         heartbeat_tick=heartbeat,
         election_tick=election,
         autolock=flags["autolock"],
@@ -176,6 +179,26 @@ def _refuse_what_is_not_there_yet(flags: dict[str, Any]) -> None:
     """SwarmKit's flags that would be promises without a deed."""
     if parse_external_cas(flags["external_ca"]):
         raise ConfigurationError("--external-ca is not supported: this version signs with the cluster's own root CA")
+
+
+def _passphrase(flags: dict[str, Any]) -> bytes:
+    """Of the backup that --restore names: out of a file, or typed. Raises ConfigurationError."""
+    from swarmcore.replication.backup_file import checked_passphrase, read_passphrase
+
+    file = flags["passphrase_file"]
+    if not flags["restore"]:
+        if file:
+            raise ConfigurationError("--passphrase-file is for --restore: give both, or none")
+        return b""
+    for flag in ("join_addr", "force_new_cluster", "autolock"):
+        if flags[flag]:
+            raise ConfigurationError(f"--restore and --{flag.replace('_', '-')} exclude each other: drop one of them")
+    if file:
+        return read_passphrase(file)
+    if not sys.stdin.isatty():
+        raise ConfigurationError("--restore needs the passphrase of the backup: give it with --passphrase-file")
+    typed = click.prompt("Passphrase of the backup", hide_input=True, err=True)
+    return checked_passphrase(os.fsencode(typed), "what was typed")
 
 
 def _is_loopback(host: str) -> bool:
@@ -308,6 +331,15 @@ def _exit_on_early_signal(number: int, frame: FrameType | None) -> None:
     "--force-new-cluster",
     is_flag=True,
     help="Go on as the only manager with this one's data, where too few of the others are left to agree.",
+)
+@click.option(
+    "--restore",
+    metavar="FILE",
+    default="",
+    help="Fill an empty state directory from a backup of `swarmctl cluster backup`, and go on as its only manager.",
+)
+@click.option(
+    "--passphrase-file", metavar="PATH", default="", help="What opens that backup: the file's first line; else asked for."
 )
 @click.option(
     "--heartbeat-tick", metavar="N", type=int, default=1, show_default=True, help="Raft ticks (100 ms) for a heartbeat."

@@ -51,6 +51,10 @@ class NodeConfig:
 
     force_new_cluster: bool = False
     """Go on as the only manager, with what this one has."""
+    restore: Path | None = None
+    """The backup that an empty state directory is filled from."""
+    passphrase: bytes = field(default=b"", repr=False)
+    """Of that backup."""
     heartbeat_tick: int = 1
     election_tick: int = 10
     autolock: bool = False

@@ -8,6 +8,7 @@ import gc
 import logging
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -28,6 +29,7 @@ from swarmcore.node.config import NodeConfig
 from swarmcore.node.connections import OwnManagerConnections, control_channel
 from swarmcore.node.listeners import address_of, bind_tcp, bind_unix, serve_control, serve_remote
 from swarmcore.node.pages import Pages, stacks
+from swarmcore.node.restoring import finish_restore, restore
 from swarmcore.node.state_dir import StateDir
 from swarmcore.node.unlocking import find_secret, remove_log
 from swarmcore.plugin.executor import Executor
@@ -66,6 +68,7 @@ class _Node:
         self._is_forced = config.force_new_cluster
 
     async def run(self) -> None:
+        await asyncio.to_thread(self._maybe_restore)
         config = self._config
         security = await self._identity()
         plugins = self._plugins(_word(security.role))
@@ -91,6 +94,19 @@ class _Node:
         finally:
             for executor in {id(each): each for each in executors.values()}.values():
                 await executor.aclose()
+
+    def _maybe_restore(self) -> None:
+        config = self._config
+        finish_restore(config.state_dir)
+        if config.restore is not None:
+            node_executors.check_names(self._plugins("worker"), config.executors)
+            address = addresses.advertised(config.listen_remote_api, config.advertise_remote_api)
+            unlock_key = restore(
+                config.state_dir, config.restore, config.passphrase, address=address, now=self._clock.now()
+            )
+            if config.unlock_key is None:
+                # Whoever has the passphrase has this key too.
+                self._config = replace(config, unlock_key=unlock_key)
 
     async def _identity(self) -> SecurityConfig:
         """The identity on disk, or the one that a manager gives, or a new cluster's."""

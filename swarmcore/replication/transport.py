@@ -171,7 +171,7 @@ class _Peer:
     def _address(self, group: Group) -> str | None:
         """Where the member is; None for one that was removed, or that nobody has told of."""
         member = group.membership.members.get(self._id)
-        if member is not None:
+        if member is not None and member.address:
             return member.address
         return None if group.membership.was_removed(self._id) else self._introduced
 
