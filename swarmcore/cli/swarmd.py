@@ -339,7 +339,10 @@ def _exit_on_early_signal(number: int, frame: FrameType | None) -> None:
     help="Fill an empty state directory from a backup of `swarmctl cluster backup`, and go on as its only manager.",
 )
 @click.option(
-    "--passphrase-file", metavar="PATH", default="", help="What opens that backup: the file's first line; else asked for."
+    "--passphrase-file",
+    metavar="PATH",
+    default="",
+    help="What opens that backup: the file's first line; else asked for.",
 )
 @click.option(
     "--heartbeat-tick", metavar="N", type=int, default=1, show_default=True, help="Raft ticks (100 ms) for a heartbeat."
