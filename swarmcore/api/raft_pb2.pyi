@@ -388,9 +388,14 @@ class RaftSnapshotPart(_message.Message):
     HEADER_FIELD_NUMBER: _builtins.int
     PIECE_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    TRANSFER_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
     piece: _builtins.bytes
     end: _builtins.int
     """No more pieces follow; their number, so that a cut stream is not taken for a whole one."""
+    transfer: _builtins.bytes
+    """With the header: which file is sent, and the number of the first piece that follows."""
+    first: _builtins.int
     @_builtins.property
     def header(self) -> Global___RaftMessage: ...
     def __init__(
@@ -399,16 +404,64 @@ class RaftSnapshotPart(_message.Message):
         header: Global___RaftMessage | None = ...,
         piece: _builtins.bytes = ...,
         end: _builtins.int = ...,
+        transfer: _builtins.bytes = ...,
+        first: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "header", b"header", "part", b"part", "piece", b"piece"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "header", b"header", "part", b"part", "piece", b"piece"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "first", b"first", "header", b"header", "part", b"part", "piece", b"piece", "transfer", b"transfer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "piece", "end"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
 Global___RaftSnapshotPart: _TypeAlias = RaftSnapshotPart  # noqa: Y015
+
+@_typing.final
+class RaftReceivedRequest(_message.Message):
+    """How much of a snapshot is there from a stream that broke: the next one goes on from there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    TRANSFER_FIELD_NUMBER: _builtins.int
+    transfer: _builtins.bytes
+    @_builtins.property
+    def header(self) -> Global___RaftMessage:
+        """The message that will announce it."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___RaftMessage | None = ...,
+        transfer: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "transfer", b"transfer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaftReceivedRequest: _TypeAlias = RaftReceivedRequest  # noqa: Y015
+
+@_typing.final
+class RaftReceivedResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIECES_FIELD_NUMBER: _builtins.int
+    pieces: _builtins.int
+    def __init__(
+        self,
+        *,
+        pieces: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pieces", b"pieces"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaftReceivedResponse: _TypeAlias = RaftReceivedResponse  # noqa: Y015
 
 @_typing.final
 class RaftInstalled(_message.Message):

@@ -44,6 +44,11 @@ class RaftStub:
                 request_serializer=swarmcore_dot_api_dot_raft__pb2.RaftSnapshotPart.SerializeToString,
                 response_deserializer=swarmcore_dot_api_dot_raft__pb2.RaftInstalled.FromString,
                 _registered_method=True)
+        self.Received = channel.unary_unary(
+                '/swarmcore.v1.Raft/Received',
+                request_serializer=swarmcore_dot_api_dot_raft__pb2.RaftReceivedRequest.SerializeToString,
+                response_deserializer=swarmcore_dot_api_dot_raft__pb2.RaftReceivedResponse.FromString,
+                _registered_method=True)
         self.Join = channel.unary_unary(
                 '/swarmcore.v1.Raft/Join',
                 request_serializer=swarmcore_dot_api_dot_raft__pb2.RaftJoinRequest.SerializeToString,
@@ -68,6 +73,13 @@ class RaftServicer:
 
     def Install(self, request_iterator, context):
         """Callers: swarm-manager.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Received(self, request, context):
+        """Callers: swarm-manager. Asked before Install.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -99,6 +111,11 @@ def add_RaftServicer_to_server(servicer, server):
                     servicer.Install,
                     request_deserializer=swarmcore_dot_api_dot_raft__pb2.RaftSnapshotPart.FromString,
                     response_serializer=swarmcore_dot_api_dot_raft__pb2.RaftInstalled.SerializeToString,
+            ),
+            'Received': grpc.unary_unary_rpc_method_handler(
+                    servicer.Received,
+                    request_deserializer=swarmcore_dot_api_dot_raft__pb2.RaftReceivedRequest.FromString,
+                    response_serializer=swarmcore_dot_api_dot_raft__pb2.RaftReceivedResponse.SerializeToString,
             ),
             'Join': grpc.unary_unary_rpc_method_handler(
                     servicer.Join,
@@ -165,6 +182,33 @@ class Raft:
             '/swarmcore.v1.Raft/Install',
             swarmcore_dot_api_dot_raft__pb2.RaftSnapshotPart.SerializeToString,
             swarmcore_dot_api_dot_raft__pb2.RaftInstalled.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Received(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarmcore.v1.Raft/Received',
+            swarmcore_dot_api_dot_raft__pb2.RaftReceivedRequest.SerializeToString,
+            swarmcore_dot_api_dot_raft__pb2.RaftReceivedResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,8 @@ class RaftStub:
     """Callers: swarm-manager. One long-lived stream for each pair and direction."""
     Install: _grpc.StreamUnaryMultiCallable[_raft_pb2.RaftSnapshotPart, _raft_pb2.RaftInstalled]
     """Callers: swarm-manager."""
+    Received: _grpc.UnaryUnaryMultiCallable[_raft_pb2.RaftReceivedRequest, _raft_pb2.RaftReceivedResponse]
+    """Callers: swarm-manager. Asked before Install."""
     Join: _grpc.UnaryUnaryMultiCallable[_raft_pb2.RaftJoinRequest, _raft_pb2.RaftJoinResponse]
     """Callers: swarm-manager. Answered by the leader."""
     Leave: _grpc.UnaryUnaryMultiCallable[_raft_pb2.RaftLeaveRequest, _raft_pb2.RaftLeaveResponse]
@@ -47,6 +49,8 @@ class RaftAsyncStub(RaftStub):
     """Callers: swarm-manager. One long-lived stream for each pair and direction."""
     Install: _aio.StreamUnaryMultiCallable[_raft_pb2.RaftSnapshotPart, _raft_pb2.RaftInstalled]  # type: ignore[assignment]
     """Callers: swarm-manager."""
+    Received: _aio.UnaryUnaryMultiCallable[_raft_pb2.RaftReceivedRequest, _raft_pb2.RaftReceivedResponse]  # type: ignore[assignment]
+    """Callers: swarm-manager. Asked before Install."""
     Join: _aio.UnaryUnaryMultiCallable[_raft_pb2.RaftJoinRequest, _raft_pb2.RaftJoinResponse]  # type: ignore[assignment]
     """Callers: swarm-manager. Answered by the leader."""
     Leave: _aio.UnaryUnaryMultiCallable[_raft_pb2.RaftLeaveRequest, _raft_pb2.RaftLeaveResponse]  # type: ignore[assignment]
@@ -68,6 +72,14 @@ class RaftServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_raft_pb2.RaftInstalled, _abc.Awaitable[_raft_pb2.RaftInstalled]]:
         """Callers: swarm-manager."""
+
+    @_abc_1.abstractmethod
+    def Received(
+        self,
+        request: _raft_pb2.RaftReceivedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_raft_pb2.RaftReceivedResponse, _abc.Awaitable[_raft_pb2.RaftReceivedResponse]]:
+        """Callers: swarm-manager. Asked before Install."""
 
     @_abc_1.abstractmethod
     def Join(

@@ -17,6 +17,7 @@ ANYONE: Roles = frozenset({NodeRole.MANAGER, NodeRole.WORKER, None})
 _ROLES: dict[str, Roles] = {
     "/swarmcore.v1.Raft/Deliver": MANAGER,
     "/swarmcore.v1.Raft/Install": MANAGER,
+    "/swarmcore.v1.Raft/Received": MANAGER,
     "/swarmcore.v1.Raft/Join": MANAGER,
     "/swarmcore.v1.Raft/Leave": MANAGER,
     "/docker.swarmkit.v1.CA/GetRootCACertificate": ANYONE,

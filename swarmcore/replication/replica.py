@@ -420,15 +420,23 @@ class Replica:
         """The snapshot file that an InstallSnapshot announces. Raises OSError when a newer one took its place."""
         return await self._snapshots.read(snapshot)
 
-    async def install(self, message: InstallSnapshot, pieces: AsyncIterator[bytes]) -> None:
+    async def received(self, message: InstallSnapshot, transfer: str) -> int:
+        """How many pieces of a snapshot are here already; `install` goes on from there."""
+        return await self._snapshots.received(message.snapshot, transfer)
+
+    async def install(
+        self, message: InstallSnapshot, pieces: AsyncIterator[bytes], *, transfer: str, first: int = 0
+    ) -> None:
         """Take a snapshot from the leader: all of it on disk first, then the machine is told.
 
-        Raises ResourceExhaustedError where the disk has no room for it.
+        `pieces` are those of `transfer`, which names the sender's file, from the one numbered `first` on. What came of
+        them is kept when the stream breaks. Raises ResourceExhaustedError where the disk has no room, AbortedError
+        when it has to be sent again.
         """
         snapshot = message.snapshot
         async with self._snapshots.lock:
             if snapshot.index > self._applier.index:
-                await self._snapshots.receive(snapshot, pieces)
+                await self._snapshots.receive(snapshot, pieces, transfer=transfer, first=first)
             self._step(Received(message))
 
     async def read_barrier(self) -> None:

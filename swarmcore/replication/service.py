@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -57,11 +58,24 @@ class RaftService:
         first = await _next(parts)
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidArgumentError("the snapshot does not begin with its header")
-        message = self._checked(decode(first.header), current_caller())
+        message = self._announced(first.header)
+        transfer = _transfer(first.transfer, message)
+        await self._replica.install(message, _pieces(parts, first.first), transfer=transfer, first=first.first)
+        return pb.RaftInstalled()
+
+    async def Received(self, request: pb.RaftReceivedRequest, context: Context) -> pb.RaftReceivedResponse:
+        """How much of a snapshot is here from a stream that broke."""
+        self._check_group(context)
+        message = self._announced(request.header)
+        return pb.RaftReceivedResponse(
+            pieces=await self._replica.received(message, _transfer(request.transfer, message))
+        )
+
+    def _announced(self, header: pb.RaftMessage) -> InstallSnapshot:
+        message = self._checked(decode(header), current_caller())
         if not isinstance(message, InstallSnapshot):
             raise InvalidArgumentError("the snapshot's header announces none")
-        await self._replica.install(message, _pieces(parts))
-        return pb.RaftInstalled()
+        return message
 
     async def Join(self, request: pb.RaftJoinRequest, context: object) -> pb.RaftJoinResponse:
         """Let the calling manager in as a learner, or note its new address where it still holds its log.
@@ -128,12 +142,21 @@ def _member_of(replica: Replica, node_id: str) -> Member | None:
 
 
 async def _next(parts: AsyncIterator[pb.RaftSnapshotPart]) -> pb.RaftSnapshotPart | None:
-    async with asyncio.timeout(PART_SECONDS):
-        return await anext(parts, None)
+    try:
+        async with asyncio.timeout(PART_SECONDS):
+            return await anext(parts, None)
+    except TimeoutError:
+        raise AbortedError(f"no part of the snapshot came for {PART_SECONDS:g} s: send it again") from None
 
 
-async def _pieces(parts: AsyncIterator[pb.RaftSnapshotPart]) -> AsyncIterator[bytes]:
-    count = 0
+def _transfer(file: bytes, message: InstallSnapshot) -> str:
+    """A name for one file that is sent: short, and of letters and digits, whatever the sender says."""
+    place = f"{message.snapshot.index}/{message.snapshot.term}/".encode()
+    return hashlib.blake2b(place + file, digest_size=8).hexdigest()
+
+
+async def _pieces(parts: AsyncIterator[pb.RaftSnapshotPart], first: int) -> AsyncIterator[bytes]:
+    count = first
     while (part := await _next(parts)) is not None:
         match part.WhichOneof("part"):
             case "piece":

@@ -10,7 +10,9 @@ import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+from swarmcore.errors import DamagedStateError
 from swarmcore.replication.damage import damaged
 from swarmcore.replication.durable import TEMPORARY_SUFFIX, sync_folder, write_all
 from swarmcore.replication.frames import (
@@ -19,31 +21,45 @@ from swarmcore.replication.frames import (
     SNAPSHOT,
     Header,
     body_at,
+    intact_frames,
     seal,
     unseal,
 )
 from swarmcore.replication.keys import KeyRing
 
 _PREFIX = "snapshot-"
+_RECEIVED_SUFFIX = ".part"
+_UNFINISHED = (TEMPORARY_SUFFIX, _RECEIVED_SUFFIX)
 _SYNC_BYTES = 4 * 1024 * 1024
 _DESCRIPTION, _PIECE, _END = b"\x01", b"\x02", b"\x03"
 
 
 class SnapshotWriter:
-    """One snapshot being written. `finish` makes it the newest; `abandon` leaves no trace of it."""
+    """One snapshot being written. `finish` makes it the newest; `abandon` leaves no trace of it.
 
-    def __init__(self, folder: Path, keys: KeyRing, index: int, description: bytes) -> None:
+    One that is received has the name of its `transfer`: after `pause` another writer goes on with it, also in another
+    process. Only what is intact counts then, and only if it belongs to the same transfer and the data key of now.
+    """
+
+    def __init__(self, folder: Path, keys: KeyRing, index: int, description: bytes, *, transfer: str = "") -> None:
         self.path = snapshot_path(folder, index)
-        self._temporary = self.path.with_name(self.path.name + TEMPORARY_SUFFIX)
-        self._header = Header.fresh(SNAPSHOT, index, keys)
+        self._temporary = received_path(folder, index, transfer) if transfer else _temporary(self.path)
+        found = _received(self._temporary, keys, description) if transfer else None
+        self._header = found.header if found is not None else Header.fresh(SNAPSHOT, index, keys)
         self.key = self._header.key
         """Number of the data key that it needs."""
-        self._unsynced = 0
-        self.size = 0
-        self._descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self.pieces = found.pieces if found is not None else 0
+        """So many pieces are written."""
+        self.size = found.size if found is not None else 0
+        self._unsynced = self.size
+        begin = 0 if found is not None else os.O_CREAT | os.O_TRUNC
+        self._descriptor = os.open(self._temporary, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | begin, 0o600)
         try:
-            self._write(self._header.encode())
-            self._add(_DESCRIPTION, description)
+            if found is not None:
+                os.ftruncate(self._descriptor, self.size)
+            else:
+                self._write(self._header.encode())
+                self._add(_DESCRIPTION, description)
         except BaseException:
             self.abandon()
             raise
@@ -51,6 +67,7 @@ class SnapshotWriter:
     def add(self, piece: bytes) -> None:
         """Write one piece of the store."""
         self._add(_PIECE, piece)
+        self.pieces += 1
 
     def finish(self) -> Path:
         """Make it durable under its name."""
@@ -68,6 +85,12 @@ class SnapshotWriter:
             os.close(self._descriptor)
             self._descriptor = -1
             self._temporary.unlink(missing_ok=True)
+
+    def pause(self) -> None:
+        """Leave what was received where another writer of the same transfer finds it; as `abandon`, at any time."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def _add(self, type: bytes, payload: bytes) -> None:
         self._write(seal(self._header.cipher, self.size, type + zlib.compress(payload, 1)))
@@ -89,6 +112,8 @@ class SnapshotReader:
         self.path = path
         self._data = path.read_bytes()
         self._header = Header.decode(path, self._data, SNAPSHOT, keys)
+        self.transfer = self._header.salt
+        """Which file this is: no other one has it."""
         if self._header.number != snapshot_index(path):
             raise damaged(path, 0, f"it is the snapshot of index {self._header.number}")
         self.index = self._header.number
@@ -97,9 +122,14 @@ class SnapshotReader:
         if type != _DESCRIPTION:
             raise damaged(path, HEADER_BYTES, "the description is missing")
 
-    def pieces(self) -> Iterator[bytes]:
-        """The pieces of the store, in order."""
+    def pieces(self, first: int = 0) -> Iterator[bytes]:
+        """The pieces of the store, in order, from the one of that number on."""
         offset = self._first
+        for _ in range(first):
+            body = body_at(self._data, offset)
+            if body is None:
+                raise damaged(self.path, offset, "a record does not match its checksum")
+            offset += FRAME_BYTES + len(body)
         while True:
             type, payload, end = self._frame(offset)
             if type == _END:
@@ -122,8 +152,55 @@ class SnapshotReader:
             raise damaged(self.path, offset, "a record can't be unpacked") from None
 
 
+class _Received(NamedTuple):
+    header: Header
+    pieces: int
+    size: int
+
+
+def _received(path: Path, keys: KeyRing, description: bytes) -> _Received | None:
+    """What is intact of a snapshot that was being received; None when there is nothing to go on with."""
+    try:
+        data = path.read_bytes()
+        header = Header.decode(path, data, SNAPSHOT, keys)
+        if header.key != keys.current:
+            return None
+        pieces, size = -1, HEADER_BYTES
+        for _, payload, end in intact_frames(path, data, header.cipher):
+            is_first = pieces < 0
+            if payload[:1] != (_DESCRIPTION if is_first else _PIECE):
+                break
+            if is_first and zlib.decompress(payload[1:]) != description:
+                return None
+            pieces, size = pieces + 1, end
+    except (FileNotFoundError, DamagedStateError, zlib.error):
+        return None
+    return _Received(header, pieces, size) if pieces >= 0 else None
+
+
+def received_pieces(folder: Path, keys: KeyRing, index: int, description: bytes, transfer: str) -> int:
+    """How many pieces a writer of this transfer would go on from."""
+    found = _received(received_path(folder, index, transfer), keys, description)
+    return 0 if found is None else found.pieces
+
+
+def remove_received(folder: Path, *, besides: Path | None = None) -> None:
+    """Remove what is left of transfers that nobody goes on with."""
+    for path in list(folder.glob(f"{_PREFIX}*{_RECEIVED_SUFFIX}")):
+        if path != besides:
+            path.unlink(missing_ok=True)
+
+
+def received_path(folder: Path, index: int, transfer: str) -> Path:
+    return folder / f"{_PREFIX}{index:016x}.{transfer}{_RECEIVED_SUFFIX}"
+
+
 def snapshot_path(folder: Path, index: int) -> Path:
     return folder / f"{_PREFIX}{index:016x}"
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(path.name + TEMPORARY_SUFFIX)
 
 
 def snapshot_index(path: Path) -> int:
@@ -135,7 +212,7 @@ def snapshot_index(path: Path) -> int:
 
 def snapshot_paths(folder: Path) -> list[Path]:
     """The complete snapshots in `folder`, oldest first."""
-    return sorted(path for path in folder.glob(f"{_PREFIX}*") if not path.name.endswith(TEMPORARY_SUFFIX))
+    return sorted(path for path in folder.glob(f"{_PREFIX}*") if not path.name.endswith(_UNFINISHED))
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swarmcore.clock import Clock
+from swarmcore.errors import AbortedError
 from swarmcore.raft.events import SnapshotTaken
 from swarmcore.raft.machine import Raft
 from swarmcore.raft.types import SnapshotMeta
@@ -17,8 +18,15 @@ from swarmcore.replication.applier import Applier
 from swarmcore.replication.disk import Disk
 from swarmcore.replication.keys import KeyRing
 from swarmcore.replication.log_file import FULL, RESERVE_BYTES, SEGMENT_BYTES, DiskFailedError, LogFile, disk_full
-from swarmcore.replication.snapshot_file import SnapshotReader, remove_before, snapshot_path
-from swarmcore.replication.snapshotter import write_snapshot
+from swarmcore.replication.snapshot_file import (
+    SnapshotReader,
+    received_pieces,
+    remove_before,
+    remove_received,
+    snapshot_path,
+)
+from swarmcore.replication.snapshotter import receive_snapshot, write_snapshot
+from swarmcore.replication.state_folder import description
 from swarmcore.store.store import Store
 
 log = logging.getLogger("swarmcore.replication")
@@ -61,6 +69,7 @@ class Snapshots:
         """Held while one is written."""
         self._is_due = asyncio.Event()
         self._bytes_at_last = 0
+        self._receiving: asyncio.Task[int | None] | None = None
 
     async def run(self) -> None:
         """Take one whenever it is due, until cancelled."""
@@ -94,6 +103,7 @@ class Snapshots:
             self._taken(SnapshotTaken(snapshot, keep_from))
             try:
                 await self.disk.submit(lambda: remove_before(self._folder, index))
+                await self.disk.submit(lambda: remove_received(self._folder))
                 await self._log_disk.submit(lambda: self._log_file.compact(keep_from))
             except OSError as error:
                 what = f"can't remove what a snapshot replaced from {str(self._folder)!r}"
@@ -106,9 +116,33 @@ class Snapshots:
             log.info("snapshot of entry %d taken in %.2f s", index, time.monotonic() - started)
             return True
 
-    async def receive(self, snapshot: SnapshotMeta, pieces: AsyncIterator[bytes]) -> None:
-        """Write one that comes from the leader; the caller holds `lock`. Raises ResourceExhaustedError."""
-        if await write_snapshot(self._folder, self._keys, self.disk, snapshot, pieces) is None:
+    async def received(self, snapshot: SnapshotMeta, transfer: str) -> int:
+        """How many pieces are here of a transfer that broke off. One that still seems to go on ends now."""
+        if self._receiving is not None:
+            self._receiving.cancel()
+            await asyncio.wait([self._receiving])
+        folder, keys = self._folder, self._keys
+        return await self.disk.submit(
+            lambda: received_pieces(folder, keys, snapshot.index, description(snapshot), transfer)
+        )
+
+    async def receive(self, snapshot: SnapshotMeta, pieces: AsyncIterator[bytes], *, transfer: str, first: int) -> None:
+        """Write one that comes from the leader; the caller holds `lock`.
+
+        Raises ResourceExhaustedError, and AbortedError when it has to be sent again.
+        """
+        work = self._receiving = asyncio.create_task(
+            receive_snapshot(self._folder, self._keys, self.disk, snapshot, pieces, transfer=transfer, first=first),
+            name="receive snapshot",
+        )
+        try:
+            await asyncio.wait([work])
+        finally:
+            self._receiving = None
+            work.cancel()
+        if work.cancelled():
+            raise AbortedError("the snapshot is sent anew meanwhile")
+        if work.result() is None:
             raise disk_full(self._folder)
 
     def read(self, snapshot: SnapshotMeta) -> asyncio.Future[SnapshotReader]:

@@ -267,9 +267,12 @@ class _Peer:
         try:
             reader = await group.open_snapshot(message.snapshot)
             stub: Any = RaftStub(channel)
-            call = stub.Install(metadata=group_metadata(group.membership, group.group))
+            metadata = group_metadata(group.membership, group.group)
+            ask = pb.RaftReceivedRequest(header=encode(message), transfer=reader.transfer)
+            first = (await stub.Received(ask, metadata=metadata, timeout=SNAPSHOT_PROGRESS_SECONDS)).pieces
+            call = stub.Install(metadata=metadata)
             try:
-                async for part in _parts(message, reader):
+                async for part in _parts(message, reader, first):
                     async with asyncio.timeout(SNAPSHOT_PROGRESS_SECONDS):
                         await call.write(part)
                 await call.done_writing()
@@ -304,10 +307,10 @@ async def _end_of(call: Any) -> None:
     await call
 
 
-async def _parts(message: InstallSnapshot, reader: SnapshotReader) -> AsyncIterator[pb.RaftSnapshotPart]:
-    yield pb.RaftSnapshotPart(header=encode(message))
-    count = 0
-    for piece in reader.pieces():
+async def _parts(message: InstallSnapshot, reader: SnapshotReader, first: int) -> AsyncIterator[pb.RaftSnapshotPart]:
+    yield pb.RaftSnapshotPart(header=encode(message), transfer=reader.transfer, first=first)
+    count = first
+    for piece in reader.pieces(first):
         yield pb.RaftSnapshotPart(piece=piece)
         count += 1
         await asyncio.sleep(0)

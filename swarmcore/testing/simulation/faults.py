@@ -11,7 +11,7 @@ from swarmcore.raft.events import CampaignDemanded, MembershipProposed, Transfer
 from swarmcore.raft.membership import AddLearner, MembershipChange, Promote, Remove
 from swarmcore.raft.messages import AppendReply, AppendRequest, Heartbeat, HeartbeatReply, TimeoutNow, VoteReply
 from swarmcore.testing.simulation.files import Files
-from swarmcore.testing.simulation.member import Member, make_folder
+from swarmcore.testing.simulation.member import Member, WatchedReplica, make_folder
 
 if TYPE_CHECKING:
     from swarmcore.testing.simulation.group import Group
@@ -26,6 +26,7 @@ class Faults:
     def __init__(self, group: Group) -> None:
         self._group = group
         self._chance = group.split_chance()
+        self._said = 0
         elections = [
             self.kill_the_leader,
             self.campaign,
@@ -46,7 +47,7 @@ class Faults:
         disks = [self.failed_sync, self.full_disk, self.slow_disk, self.hung_disk, self.rotate_keys]
         lost_disks = [self.lose_the_disk, self.swap_the_disk]
         partitions = [self.cut_off_one, self.cut_off_a_minority, self.split, self.ring, self.one_way]
-        network = [self.lose, self.lose_one_kind, self.delay, self.double]
+        network = [self.lose, self.lose_one_kind, self.delay, self.double, self.break_snapshots]
         membership = [self.add_member, self.remove_member]
         themes = (elections, machines, disks, lost_disks, partitions, network, membership)
         # A few kinds at a time meet deeper than all of them at once.
@@ -72,19 +73,29 @@ class Faults:
         """Let things go wrong, until cancelled."""
         while True:
             await asyncio.sleep(self._pause_seconds * self._chance.random() * 2)
-            self._chance.choice(self.kinds)()
+            kind = self._chance.choice(self.kinds)
+            before = self._said
+            kind()
+            if self._said > before:
+                self._group.count(f"fault: {kind.__name__}")
+
+    def _say(self, text: str, *values: object) -> None:
+        """Say that a fault really happens: many can't at the moment that they are drawn."""
+        self._said += 1
+        self._group.note(f"fault: {text}", *values)
 
     def undo(self) -> None:
         """Put everything right that can be."""
         group = self._group
         group.network.heal()
-        group.network.loss = group.network.delay_seconds = group.network.doubling = 0.0
+        group.network.loss = group.network.delay_seconds = group.network.doubling = group.network.breaking = 0.0
         for member in group.members.values():
             self._repair(member)
             member.maybe_start()
 
     def _repair(self, member: Member) -> None:
         member.files.capacity, member.files.is_failing, member.files.fuse = 1 << 30, False, 0
+        member.files.dies_at_sync = False
         if member.process is not None:
             member.process.disk_seconds = 0.001
             member.process.free_disks()
@@ -116,7 +127,7 @@ class Faults:
     def kill(self, member: Member | None = None) -> None:
         member = member or self._one()
         if member is not None:
-            self._group.note("fault: %s is killed", member)
+            self._say("%s is killed", member)
             member.crash()
             self._restart_later(member)
 
@@ -125,25 +136,31 @@ class Faults:
 
     def power_loss(self) -> None:
         if (member := self._one()) is not None:
-            self._group.note("fault: %s loses power", member)
+            self._say("%s loses power", member)
+            self._cut_power(member)
+
+    def _cut_power(self, member: Member) -> None:
+        """Now, or when what it writes next is about to be synced."""
+        if self._chance.random() < 0.5:
             member.crash(power_cut=True)
             self._restart_later(member)
+        else:
+            member.files.dies_at_sync = True
 
     def power_loss_of_all(self) -> None:
-        self._group.note("fault: everything loses power")
+        self._say("everything loses power")
         for member in list(self._group.members.values()):
-            member.crash(power_cut=True)
-            self._restart_later(member)
+            self._cut_power(member)
 
     def power_cut_in_a_write(self) -> None:
         if (member := self._one()) is not None:
             member.files.fuse = self._chance.randrange(1, 9)
-            self._group.note("fault: %s will lose power at change %d of its disk", member, member.files.fuse)
+            self._say("%s will lose power at change %d of its disk", member, member.files.fuse)
 
     def pause(self) -> None:
         member = self._one()
         if member is not None and member.process is not None:
-            self._group.note("fault: %s stands still", member)
+            self._say("%s stands still", member)
             process = member.process
             process.is_paused = True
             self._later(process.resume, 4.0)
@@ -152,20 +169,20 @@ class Faults:
         member = self._one()
         if member is not None and member.clock is not None:
             member.clock.skew += self._chance.choice((-3600.0, -1.0, 1.0, 3600.0))
-            self._group.note("fault: the wall clock of %s jumps", member)
+            self._say("the wall clock of %s jumps", member)
 
     def drift(self) -> None:
         member = self._one()
         if member is not None and member.clock is not None:
             rate = self._chance.choice((0.5, 0.8, 1.3, 3.0))
             member.clock.drift(rate)
-            self._group.note("fault: the clock of %s runs at %s", member, rate)
+            self._say("the clock of %s runs at %s", member, rate)
 
     # Disks
 
     def failed_sync(self) -> None:
         if (member := self._one()) is not None:
-            self._group.note("fault: the disk of %s fails to sync", member)
+            self._say("the disk of %s fails to sync", member)
             files = member.files
             files.is_failing = True
 
@@ -176,7 +193,7 @@ class Faults:
 
     def full_disk(self) -> None:
         if (member := self._one()) is not None:
-            self._group.note("fault: the disk of %s is full", member)
+            self._say("the disk of %s is full", member)
             member.files.capacity = member.files.used + self._chance.choice((0, 0, 100, 5000))
 
             def empty() -> None:
@@ -189,7 +206,7 @@ class Faults:
         if member is not None and member.process is not None:
             process = member.process
             process.disk_seconds = self._chance.choice((0.05, 0.5, 3.0))
-            self._group.note("fault: the disk of %s takes up to %s s", member, process.disk_seconds)
+            self._say("the disk of %s takes up to %s s", member, process.disk_seconds)
 
             def hurry() -> None:
                 process.disk_seconds = 0.001
@@ -200,7 +217,7 @@ class Faults:
         """Nothing fails, nothing ends: of the leader more often, since its heartbeats go on."""
         member = self._leader() if self._chance.random() < 0.5 else self._one()
         if member is not None and member.process is not None:
-            self._group.note("fault: the disk of %s hangs", member)
+            self._say("the disk of %s hangs", member)
             process = member.process
             process.hang_disks()
             self._later(process.free_disks, 6.0)
@@ -210,15 +227,15 @@ class Faults:
         member = self._one()
         if member is None or not self._may_lose_one():
             return
-        self._group.note("fault: %s comes back with an empty disk", member)
-        self._replace_disk(member, Files(self._group.chance))
+        self._say("%s comes back with an empty disk", member)
+        self._replace_disk(member, Files(self._group.chance, self._group.counts))
 
     def swap_the_disk(self) -> None:
         """A member comes back with what is another one's."""
         member, other = self._one(), self._one()
         if member is None or other is None or member is other or not self._may_lose_one():
             return
-        self._group.note("fault: %s comes back with the disk of %s", member, other)
+        self._say("%s comes back with the disk of %s", member, other)
         self._replace_disk(member, other.files.after_kill())
 
     def _may_lose_one(self) -> bool:
@@ -239,8 +256,15 @@ class Faults:
     def rotate_keys(self) -> None:
         member = self._one()
         if member is not None and member.replica is not None:
-            self._group.note("fault: %s changes its data key", member)
-            self._group.background(member.replica.rotate_keys())
+            self._say("%s changes its data key", member)
+            self._group.background(self._rotate_keys(member, member.replica))
+
+    async def _rotate_keys(self, member: Member, replica: WatchedReplica) -> None:
+        """What only the files from before the change hold is missed by a start right after it."""
+        await replica.rotate_keys()
+        if member.replica is replica and self._chance.random() < 0.5:
+            self._group.note("%s is killed right after the change of its key", member)
+            self.kill(member)
 
     # The network
 
@@ -250,7 +274,7 @@ class Faults:
             return
         self._chance.shuffle(ids)
         cut(ids)
-        self._group.note("fault: %s, %s", what, ids)
+        self._say("%s, %s", what, ids)
         self._later(self._group.network.heal, 5.0)
 
     def cut_off_one(self) -> None:
@@ -298,13 +322,13 @@ class Faults:
 
     def lose(self) -> None:
         self._group.network.loss = self._chance.choice((0.0, 0.05, 0.3))
-        self._group.note("fault: the network loses %s", self._group.network.loss)
+        self._say("the network loses %s", self._group.network.loss)
 
     def lose_one_kind(self) -> None:
         """Everything seems well, and yet logs part, votes miss or answers fail."""
         kinds = self._chance.choice(((AppendRequest,), (AppendReply,), (VoteReply,), (HeartbeatReply,), (Heartbeat,)))
         self._group.network.lost_kinds = kinds
-        self._group.note("fault: the network loses %s", kinds[0].__name__)
+        self._say("the network loses %s", kinds[0].__name__)
 
         def end() -> None:
             self._group.network.lost_kinds = ()
@@ -313,38 +337,42 @@ class Faults:
 
     def delay(self) -> None:
         self._group.network.delay_seconds = self._chance.choice((0.0, 0.05, 0.3, 2.0))
-        self._group.note("fault: the network delays by %s s", self._group.network.delay_seconds)
+        self._say("the network delays by %s s", self._group.network.delay_seconds)
 
     def double(self) -> None:
         self._group.network.doubling = self._chance.choice((0.0, 0.1, 0.5))
-        self._group.note("fault: the network doubles %s", self._group.network.doubling)
+        self._say("the network doubles %s", self._group.network.doubling)
+
+    def break_snapshots(self) -> None:
+        self._group.network.breaking = self._chance.choice((0.0, 0.1, 0.3))
+        self._say("each part of a snapshot is lost with its stream by %s", self._group.network.breaking)
 
     # The group
 
     def transfer(self) -> None:
         leader, other = self._leader(), self._one()
         if leader is not None and other is not None and leader.replica is not None:
-            self._group.note("fault: %s is to hand over to %s", leader, other)
+            self._say("%s is to hand over to %s", leader, other)
             leader.replica.demand(TransferDemanded(other.id))
 
     def take_for_gone(self) -> None:
         """A connection breaks, and is refused for a moment, though its other end lives."""
         member, other = self._one(), self._leader()
         if member is not None and other is not None and member is not other:
-            self._group.note("fault: %s takes %s for gone", member, other)
+            self._say("%s takes %s for gone", member, other)
             member.tell_gone(other.id)
 
     def usurp(self) -> None:
         """A member is told to take over, by a leader that changes its mind: at any time, and whatever its log."""
         leader, other = self._leader(), self._one()
         if leader is not None and other is not None and other.replica is not None and leader is not other:
-            self._group.note("fault: %s is told to take over from %s", other, leader)
+            self._say("%s is told to take over from %s", other, leader)
             other.take(TimeoutNow(sender=leader.id, to=other.id, term=other.replica.raft.term))
 
     def campaign(self) -> None:
         member = self._one()
         if member is not None and member.replica is not None:
-            self._group.note("fault: %s campaigns", member)
+            self._say("%s campaigns", member)
             member.replica.demand(CampaignDemanded())
 
     def add_member(self) -> None:
@@ -385,5 +413,5 @@ class Faults:
     def _change(self, leader: Member, change: MembershipChange) -> Accept | None:
         assert leader.replica is not None
         answer = leader.replica.demand(MembershipProposed(change))
-        self._group.note("fault: %s: %s, %s", leader, change, answer)
+        self._say("%s: %s, %s", leader, change, answer)
         return answer if isinstance(answer, Accept) else None

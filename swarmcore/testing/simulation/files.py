@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import fnmatch
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
@@ -93,8 +94,10 @@ class _Open:
 class Files:
     """The disk of one machine."""
 
-    def __init__(self, chance: Random, capacity: int = 1 << 30) -> None:
+    def __init__(self, chance: Random, counts: Counter[str] | None = None, capacity: int = 1 << 30) -> None:
         self.chance = chance
+        self.counts = Counter[str]() if counts is None else counts
+        """What really happened, for the coverage of a run."""
         self.capacity = capacity
         self.names: dict[str, File] = {}
         self.folders: set[str] = {"/"}
@@ -105,6 +108,8 @@ class Files:
         """Every sync fails."""
         self.fuse = 0
         """The power is cut at this one of the next changes; 0 is never."""
+        self.dies_at_sync = False
+        """The power is cut when the next sync begins that would make something durable."""
         self.image: Files | None = None
         """What was left when the fuse blew."""
 
@@ -117,7 +122,7 @@ class Files:
 
     def touch(self) -> None:
         """Called before each change."""
-        if self.fuse:
+        if self.fuse and self.image is None:
             self.fuse -= 1
             if not self.fuse:
                 self.image = self.after_power_cut()
@@ -131,6 +136,7 @@ class Files:
     def sync_folder(self, folder: str) -> None:
         self.touch()
         if self.is_failing:
+            self.counts["failed sync of a folder"] += 1
             raise OSError(errno.EIO, "Input/output error")
         # A journal keeps the order over folders: whatever came before is durable too.
         while any(at == folder for at, _ in self._changes):
@@ -138,8 +144,12 @@ class Files:
 
     def sync(self, file: File) -> None:
         self.touch()
+        if self.dies_at_sync and self.image is None and len(file.data) > file.synced:
+            self.image = self.after_power_cut()
+            raise PowerCut
         if self.is_failing:
             file.is_poisoned = True
+            self.counts["failed sync"] += 1
             raise OSError(errno.EIO, "Input/output error")
         file.sync()
 
@@ -148,7 +158,10 @@ class Files:
         if self.fuse == 1 and len(data) > 1:
             # The next change is the cut: let it fall into the middle of this write.
             data = data[: self.chance.randrange(1, len(data))]
+            self.counts["torn write"] += 1
         room = self.capacity - self.used
+        if room < len(data):
+            self.counts["full disk"] += 1
         if room <= 0:
             raise OSError(errno.ENOSPC, "No space left on device")
         written = bytes(data[:room])
@@ -157,16 +170,21 @@ class Files:
 
     def after_power_cut(self) -> Files:
         """What the machine finds when it is switched on again."""
-        left = Files(self.chance)
+        left = Files(self.chance, self.counts)
         names = dict(self._durable_names)
-        for _, change in self._changes[: self.chance.randrange(len(self._changes) + 1)]:
+        kept = self.chance.randrange(len(self._changes) + 1)
+        for _, change in self._changes[:kept]:
             change(names)
         left.names = {name: file.after_power_cut(self.chance) for name, file in names.items()}
+        self.counts["names lost with the power"] += kept < len(self._changes)
+        self.counts["bytes lost with the power"] += any(
+            left.names[name].data != file.data for name, file in names.items()
+        )
         return self._settled(left)
 
     def after_kill(self) -> Files:
         """What a new process finds when only the old one ended: everything, and no more of it durable than before."""
-        left = Files(self.chance)
+        left = Files(self.chance, self.counts)
         copies: dict[int, File] = {}
 
         def copy(file: File) -> File:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import replace
 from random import Random
@@ -43,13 +44,16 @@ class Group:
         self.transcript: list[str] = []
         self._loop = asyncio.get_running_loop()
         self._violation: asyncio.Future[None] = self._loop.create_future()
-        self.invariants = Invariants(self.broken)
+        self.counts = Counter[str]()
+        """What happened, and what was looked at, how often."""
+        self.invariants = Invariants(self.broken, self.counts)
         self.elections = 0
         self.messages = 0
         self.looks: list[tuple[str, tuple[int, ...]]] = []
         self.election_tick = self.chance.choice((3, 5, 10))
         self.limits = small_limits(self.chance)
-        self.network = Network(self.split_chance(), self._deliver, self._lost)
+        self.network = Network(self.split_chance(), self._deliver, self._lost, self.counts)
+        self.network.breaking = self.chance.choice((0.0, 0.0, 0.05, 0.2))
         self.members: dict[int, Member] = {}
         self.faults = Faults(self)
         self.clients = Clients(self)
@@ -68,6 +72,10 @@ class Group:
         self.messages += 1
         if self.messages > _MAX_MESSAGES:
             self.broken(f"{_MAX_MESSAGES} messages, and no end of them")
+
+    def count(self, what: str) -> None:
+        """Something happened that a run is there for."""
+        self.counts[what] += 1
 
     def note(self, text: str, *values: object) -> None:
         if self.is_traced:
@@ -93,7 +101,7 @@ class Group:
         task.add_done_callback(self._background.discard)
 
     def add(self, id: int, node_id: str) -> Member:
-        member = self.members[id] = Member(self, id, Files(self.split_chance()), node_id)
+        member = self.members[id] = Member(self, id, Files(self.split_chance(), self.counts), node_id)
         return member
 
     def died(self, member: Member) -> None:
@@ -225,9 +233,12 @@ class Group:
         states = {b"".join(member.store.snapshot()) for member in whole if member.store is not None}
         if len(states) != 1:
             raise ViolationError(f"the states of {whole} differ")
+        self.counts["states compared at the end"] += len(whole)
         assert whole[0].store is not None
         self.lists = final_lists(whole[0].store)
         found = history.check(self.clients.operations, self.lists)
+        self.counts["histories checked"] += 1
+        self.counts["operations in histories"] += len(self.clients.operations)
         if found is not None:
             raise ViolationError(found)
         for key, seen in self.looks:

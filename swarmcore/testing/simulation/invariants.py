@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -23,6 +24,7 @@ class Invariants:
     """The whole truth about one run, which no member knows. `broken` is called with what does not hold."""
 
     broken: Callable[[str], None]
+    counts: Counter[str] = field(default_factory=Counter)
     leaders: dict[int, int] = field(default_factory=dict)
     agreed: dict[int, Entry] = field(default_factory=dict)
     _written: dict[tuple[int, int], tuple[EntryKind, bytes, int | None]] = field(default_factory=dict)
@@ -31,11 +33,11 @@ class Invariants:
     _states: dict[int, bytes] = field(default_factory=dict)
     _snapshots: dict[int, SnapshotMeta] = field(default_factory=dict)
     _last_agreed: int = 0
-    checks: int = 0
 
     def started(self, raft: Raft) -> None:
         """A member came back: with everything that it ever said it would remember."""
         said = self._said.get(raft.id, 0)
+        self.counts["promises kept: checked"] += said > 0
         if raft.term < said:
             self.broken(f"member {raft.id} was in term {said}, and came back in term {raft.term}")
         vote = self._votes.get((raft.id, raft.term))
@@ -45,12 +47,14 @@ class Invariants:
     def leads(self, raft: Raft) -> None:
         """Election safety and leader completeness."""
         first = self.leaders.setdefault(raft.term, raft.id)
+        self.counts["election safety: checked"] += 1
         if first != raft.id:
             self.broken(f"election safety: members {first} and {raft.id} lead in term {raft.term}")
         if raft.term < max(self.leaders):
             return  # what later leaders agreed on, this one need not have
         for index in range(max(raft.log.start_index, 1), self._last_agreed + 1):
             entry = self.agreed.get(index)
+            self.counts["leader completeness: checked"] += entry is not None
             if entry is not None and not raft.log.has(index, entry.term):
                 self.broken(
                     f"leader completeness: member {raft.id} leads in term {raft.term} without entry {index} "
@@ -63,6 +67,7 @@ class Invariants:
         for entry in entries:
             what = (entry.kind, entry.data, raft.log.term_at(entry.index - 1))
             before = self._written.setdefault((entry.index, entry.term), what)
+            self.counts["log matching: checked"] += before is not what
             if before != what and (before[:2] != what[:2] or None not in (before[2], what[2])):
                 self.broken(f"log matching: two entries {entry.index} of term {entry.term}, or of what is before")
 
@@ -108,7 +113,7 @@ class Invariants:
                     f"member {id} applies entry {entry.index} of term {entry.term}, "
                     f"and another one applied entry {agreed.index} of term {agreed.term} there"
                 )
-            self.checks += 1
+            self.counts["applied entries: compared"] += agreed is not entry
             for term in _FENCE.findall(entry.data):
                 if int(term) != entry.term:
                     self.broken(f"a write of term {int(term)} was agreed in term {entry.term}")
@@ -122,5 +127,7 @@ class Invariants:
     def state(self, id: int, store: Store) -> None:
         """Applied state is equal, byte by byte. Called when a store stands at an index."""
         digest = blake2b(b"".join(store.snapshot()), digest_size=16).digest()
-        if self._states.setdefault(store.version, digest) != digest:
+        known = self._states.setdefault(store.version, digest)
+        self.counts["applied state: compared"] += known is not digest
+        if known != digest:
             self.broken(f"member {id} has another state at entry {store.version} than one before")

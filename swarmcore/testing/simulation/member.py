@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, cast
 
-from swarmcore.errors import SwarmError
+from swarmcore.errors import AbortedError, SwarmError
 from swarmcore.raft.effects import Accept, Announce, Apply, Effect, Persist, Refuse, Restore, Role, TakeBack
 from swarmcore.raft.events import Event, MemberGone, MemberUnreachable, Received, SnapshotSent, SnapshotTaken
 from swarmcore.raft.machine import Raft
@@ -25,7 +27,6 @@ from swarmcore.replication.log_file import DiskFailedError, LogFile
 from swarmcore.replication.replica import Replica
 from swarmcore.replication.snapshot_file import SnapshotReader, snapshot_path
 from swarmcore.replication.snapshots import Limits
-from swarmcore.replication.snapshotter import write_snapshot
 from swarmcore.replication.state_folder import KEY_FILE, MEMBER_FILE
 from swarmcore.store.store import Store
 from swarmcore.store.tables import Table
@@ -63,19 +64,10 @@ class WatchedReplica(Replica):
         self.member.sees(self._raft, effect)
         super()._carry_out(effect)
 
-    async def receive_snapshot(self, message: InstallSnapshot, pieces: list[bytes]) -> bool:
-        """Put what was received beside the own snapshots, then tell the machine of it; False when there is no room."""
-        async with self._snapshots.lock:
-            folder, keys, disk = self._folder, self._keys, self._snapshots.disk
-            if not await write_snapshot(folder, keys, disk, message.snapshot, iter(pieces)):
-                return False
-            self._step(Received(message))
-            return True
-
-    async def snapshot_pieces(self, index: int) -> list[bytes]:
-        """The content of an own snapshot. Raises OSError when it is gone."""
+    async def open_own_snapshot(self, index: int) -> SnapshotReader:
+        """The file of an own snapshot. Raises OSError when it is gone."""
         path = snapshot_path(self._folder, index)
-        return await self._snapshots.disk.submit(lambda: list(SnapshotReader(path, self._keys).pieces()))
+        return await self._snapshots.disk.submit(lambda: SnapshotReader(path, self._keys))
 
 
 class WatchedStore(Store):
@@ -198,6 +190,7 @@ class Member:
         is_broken = self.files.is_failing
         self.crash()
         if self.is_locked_out:
+            self.group.count("start refused on a disk that is empty or another's")
             self.is_retired = True
         elif is_broken:
             self._restart_soon()
@@ -223,6 +216,7 @@ class Member:
 
     def _on_power_cut(self, process: Process) -> None:
         self.group.note("%s loses power in the middle of a write", self)
+        self.group.count("power cut in a write")
         if process is self.process:
             self.crash(power_cut=True)
             self._restart_soon()
@@ -246,6 +240,7 @@ class Member:
                 invariants.applies(raft, effect.entries)
             case Restore():
                 group.note("%s takes over the snapshot of entry %d", self, effect.snapshot.index)
+                group.count("snapshot taken over")
                 invariants.snapshot(self.id, effect.snapshot)
             case Announce():
                 group.note("%s is %s in term %d, leader %d", self, effect.role.value, effect.term, effect.leader)
@@ -284,32 +279,61 @@ class Member:
     # Snapshots on the way
 
     async def _ship(self, message: InstallSnapshot) -> None:
-        """Send the content of a snapshot, piece by piece; whoever it is for may vanish on the way."""
+        """Send the content of a snapshot, piece by piece; whoever it is for may vanish on the way, and go on later."""
         process, group = self.process, self.group
+        assert process is not None
         receiver = group.members.get(message.to)
         is_delivered = False
         try:
             assert self.replica is not None
-            pieces = await self.replica.snapshot_pieces(message.snapshot.index)
-            target = receiver.process if receiver is not None else None
-            for _ in range(len(pieces) + 1):
-                await asyncio.sleep(group.network.seconds() + _PIECE_SECONDS * group.chance.random())
-                if group.network.is_cut(self.id, message.to) or target is None or not target.is_alive:
-                    raise ConnectionError
+            reader = await self.replica.open_own_snapshot(message.snapshot.index)
+            await self._travel(message, process)
             if receiver is not None and receiver.replica is not None:
-                is_delivered = await receiver.accept_snapshot(message, pieces)
-        except (ConnectionError, OSError, SwarmError):
+                is_delivered = await receiver.accept_snapshot(message, reader, partial(self._travel, message, process))
+        except (OSError, SwarmError):
+            pass
+        if not is_delivered:
             group.note("%s: the snapshot for %d did not arrive", self, message.to)
-        if process is not None and process is self.process:
+        if process is self.process:
             process.soon(lambda: self._step(SnapshotSent(message.to, is_delivered)))
 
-    async def accept_snapshot(self, message: InstallSnapshot, pieces: list[bytes]) -> bool:
-        """Receive all of a snapshot in a task of this member's, which ends when it does."""
-        assert self.replica is not None
-        task = asyncio.create_task(self.replica.receive_snapshot(message, pieces))
-        self._tasks.append(cast("asyncio.Task[None]", task))
+    async def _travel(self, message: InstallSnapshot, process: Process) -> None:
+        """Let one part of a snapshot arrive. Raises AbortedError where it can't."""
+        network = self.group.network
+        await asyncio.sleep(network.seconds() + _PIECE_SECONDS * self.group.chance.random())
+        is_broken = network.breaking and self.group.chance.random() < network.breaking
+        if is_broken or network.is_cut(message.sender, message.to) or not process.is_alive:
+            self.group.count("snapshot interrupted")
+            raise AbortedError("the stream broke")
+
+    async def accept_snapshot(
+        self, message: InstallSnapshot, reader: SnapshotReader, travel: Callable[[], Awaitable[None]]
+    ) -> bool:
+        """Receive a snapshot in a task of this member's, which ends when it does; whether all of it came."""
+        replica, group = self.replica, self.group
+        assert replica is not None
+        transfer = reader.transfer.hex()[:16]
+
+        async def pieces(first: int) -> AsyncIterator[bytes]:
+            for piece in list(reader.pieces(first)):
+                await travel()
+                yield piece
+
+        async def receive() -> None:
+            first = await replica.received(message, transfer)
+            if first:
+                group.count("a snapshot goes on where it broke off")
+            await replica.install(message, pieces(first), transfer=transfer, first=first)
+
+        task = asyncio.create_task(receive())
+        self._tasks.append(task)
         await asyncio.wait([task])
-        return not task.cancelled() and task.exception() is None and task.result()
+        if task.cancelled():
+            return False
+        error = task.exception()
+        if error is not None and not isinstance(error, SwarmError | DiskFailedError):
+            group.broken(f"{self} could not receive a snapshot: {error!r}")
+        return error is None
 
 
 def make_folder(files: Files, node_id: str, raft_id: int, membership: Membership | None) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
+from swarmcore.raft.types import Settings
 from swarmcore.replication import (
     applier,
     durable,
@@ -31,6 +34,7 @@ from swarmcore.testing.simulation.loop import SimulatedLoop, StuckError
 from swarmcore.testing.simulation.process import SimulatedDisk
 
 _FILE_CODE: tuple[ModuleType, ...] = (durable, frames, keys, log_file, snapshot_file, state_folder)
+_PIECE_BYTES = 200
 _TIMED_CODE: tuple[ModuleType, ...] = (applier, snapshots, store)
 
 
@@ -45,6 +49,8 @@ class Result:
     elections: int
     agreed: int
     acknowledged: int
+    counts: Counter[str]
+    """What happened, and what was looked at, how often."""
     transcript: list[str]
     digest: str
 
@@ -82,6 +88,16 @@ def _simulated(loop: SimulatedLoop, chance: Random) -> Iterator[None]:
     patches += [patch.object(module, "time", timer) for module in _TIMED_CODE]
     patches.append(patch.object(state_folder, "fcntl", _Locks))
     patches += [patch.object(module, "Disk", SimulatedDisk) for module in (replica, snapshots)]
+    # Else a snapshot of so small a state would be one piece, and never break in its middle.
+    patches.append(patch.object(store, "SNAPSHOT_PIECE_BYTES", _PIECE_BYTES))
+    # Small messages, and few of them under way: what a large state does to the pace of real ones.
+    settings = partial(
+        Settings,
+        max_message_bytes=chance.choice((1 << 20, 300, 40)),
+        max_inflight=chance.choice((256, 4, 2)),
+        max_inflight_bytes=chance.choice((1 << 23, 1000, 100)),
+    )
+    patches.append(patch.object(replica, "Settings", settings))
     for one in patches:
         one.start()
     try:
@@ -126,6 +142,7 @@ def simulate(seed: int, *, is_traced: bool = False) -> Result:
         elections=group.elections,
         agreed=len(group.invariants.agreed),
         acknowledged=sum(operation.outcome is Outcome.DONE for operation in group.clients.operations),
+        counts=group.counts,
         transcript=group.transcript,
         digest=group.digest(),
     )
