@@ -68,6 +68,8 @@ class ProcessController(Controller):
         self._launching: asyncio.Future[bytes] | None = None
         self._noter = noter
         self._is_closed = False
+        self._waits: set[asyncio.Future[None]] = set()
+        """Each pending wait has one; an error in it ends the wait."""
         self._records = [Record(folder, stream) for stream in FILES]
 
     async def update(self, task: Task) -> None:
@@ -151,10 +153,13 @@ class ProcessController(Controller):
             raise TemporaryError(f"the folder {str(self._folder)!r} can't be removed")
 
     async def aclose(self) -> None:
-        """A launch that may be under way ends by itself."""
+        """Waits end with a TemporaryError; a launch that may be under way ends by itself."""
         self._is_closed = True
         for record in self._records:
             self._noter.discard(record)
+        for waiting in self._waits:
+            if not waiting.done():
+                waiting.set_exception(TemporaryError("the executor or its controller was closed"))
         await self._launched()
 
     async def container_status(self) -> ContainerStatus | None:
@@ -233,7 +238,22 @@ class ProcessController(Controller):
     async def _watch(self, process: Identity) -> None:
         """Return when the process has ended; what it prints is noted meanwhile."""
         self._note()
-        await wait_ended(process)
+        closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waits.add(closed)
+        ended = asyncio.ensure_future(wait_ended(process))
+        try:
+            if self._is_closed:
+                raise TemporaryError("the executor or its controller was closed")
+            await asyncio.wait([ended, closed], return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                await closed
+            await ended
+        finally:
+            self._waits.discard(closed)
+            ended.cancel()
+            await asyncio.wait([ended])
+            if not closed.cancel() and not closed.cancelled():
+                closed.exception()
         for record in self._records:
             self._noter.discard(record)
 

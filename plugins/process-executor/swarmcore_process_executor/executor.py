@@ -7,6 +7,7 @@ import platform
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from weakref import WeakSet
 
 from swarmcore.api.objects_pb2 import Node, Task
 from swarmcore.api.types_pb2 import NodeDescription
@@ -25,6 +26,8 @@ class ProcessExecutor(Executor):
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="process-executor")
         self._noter = Noter(self._pool)
+        self._controllers: WeakSet[ProcessController] = WeakSet()
+        """Those whose pending calls end when this is closed."""
 
     async def describe(self) -> NodeDescription:
         description = NodeDescription(hostname=socket.gethostname())
@@ -38,12 +41,19 @@ class ProcessExecutor(Executor):
         """Nothing of a node object concerns plain processes."""
 
     async def controller(self, task: Task, dependencies: Dependencies) -> Controller:
-        return ProcessController(self._pool, self._noter, self._folder / task.id, task)
+        return self._made(task)
 
     async def recover(self, task: Task, handle: bytes | None, dependencies: Dependencies) -> Controller | None:
-        controller = ProcessController(self._pool, self._noter, self._folder / task.id, task)
+        controller = self._made(task)
         return controller if controller.is_there() else None
 
+    def _made(self, task: Task) -> ProcessController:
+        controller = ProcessController(self._pool, self._noter, self._folder / task.id, task)
+        self._controllers.add(controller)
+        return controller
+
     async def aclose(self) -> None:
+        for controller in list(self._controllers):
+            await controller.aclose()
         await self._noter.aclose()
         self._pool.shutdown(wait=False)

@@ -105,6 +105,9 @@ class Program:
                 lines += [f"on_{name}() {{", *_lines(steps), "}", f"trap on_{name} {name}"]
             else:
                 lines.append(f"trap '' {name}")
+        # A signal may go to all processes of a task: it is the shell's to say what it means.
+        ignored = f"trap '' {' '.join(self.on_signal)}; " if self.on_signal else ""
+        lines.append(f"pause() {{ ({ignored}exec sleep $1) & wait $!; }}")
         return "\n".join([*lines, *_lines(self.steps), ""])
 
 
@@ -137,9 +140,9 @@ def _line(step: Step) -> list[str]:
     if isinstance(step, Count):
         return ["i=1", f"while [ $i -le {step.last} ]; do echo $i{_to(step.stream)}; i=$((i + 1)); done"]
     if isinstance(step, Pause):
-        return [f"sleep {step.seconds:g} & wait $!"]
+        return [f"pause {step.seconds:g}"]
     if isinstance(step, RunOn):
-        return ["while :; do sleep 3600 & wait $!; done"]
+        return ["while :; do pause 3600; done"]
     if isinstance(step, Exit):
         return [f"exit {step.code}"]
     return [f": >{HEALTHY_FILE}" if isinstance(step, BecomeHealthy) else f"rm -f {HEALTHY_FILE}"]

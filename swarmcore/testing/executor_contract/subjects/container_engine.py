@@ -39,8 +39,9 @@ class ContainerEngineSubject(Subject):
         start: Callable[[], object] | None = None,
         api_socket: str | Path | None = None,
     ) -> None:
-        """`binary_log_driver` keeps output that is no text, where the default one does not. `stop` and `start` act on the engine itself, and block. `api_socket`: where this subject asks the engine
-        behind the executor's back, when that is not the executor's own socket.
+        """`binary_log_driver` keeps output that is no text, where the default one does not. `stop` and `start` act on
+        the engine itself, and block. `api_socket`: where this subject asks the engine behind the executor's back, when
+        that is not the executor's own socket.
         """
         self._factory = factory
         self._host = HostInfo(state_dir=str(state_dir), engine_addr=f"unix://{socket}")
