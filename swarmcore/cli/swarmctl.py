@@ -19,6 +19,7 @@ COMMANDS = {
     "config": ("swarmcore.cli.config", "Create, inspect and remove configs."),
     "network": ("swarmcore.cli.network", "Create, inspect and remove networks."),
     "cluster": ("swarmcore.cli.cluster", "Inspect and change the cluster, its tokens and its keys."),
+    "raft": ("swarmcore.cli.raft", "Look into a manager's state directory, offline."),
     "plugins": ("swarmcore.cli.plugins", "Show the manager's plugins and what became of them."),
     "completion": ("swarmcore.cli.completion", "Print a script that completes commands in your shell."),
 }

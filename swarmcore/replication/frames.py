@@ -138,7 +138,7 @@ def is_torn(data: bytes, offset: int) -> bool:
     Such a write is the last, and either the file ends before it does, or sectors that never reached the disk read as
     zeros: sealed data holds no sector of zeros. Anything else was whole once, and perhaps acknowledged.
     """
-    if _has_frame_after(data, offset):
+    if next_frame(data, offset) is not None:
         return False
     if len(data) < offset + FRAME_BYTES:
         return True
@@ -159,10 +159,11 @@ def _sectors(data: bytes, offset: int) -> Iterator[memoryview]:
         offset = end
 
 
-def _has_frame_after(data: bytes, offset: int) -> bool:
+def next_frame(data: bytes, offset: int) -> int | None:
+    """Where the next intact frame behind `offset` begins; None where there is none."""
     at = data.find(_MARK, offset + 1)
     while at != -1:
         if body_at(data, at) is not None:
-            return True
+            return at
         at = data.find(_MARK, at + 1)
-    return False
+    return None

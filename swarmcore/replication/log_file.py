@@ -126,7 +126,7 @@ class LogFile:
                         self._hard_state = record
                     case LogStart():
                         start = record
-                        entries = _after(entries, record)
+                        entries = after_start(entries, record)
                     case Entry():
                         if entries and record.index <= entries[-1].index:
                             del entries[max(0, record.index - entries[0].index) :]
@@ -147,7 +147,7 @@ class LogFile:
         """Records of one segment with the offset of their frame; adds the segment to the list."""
         data = path.read_bytes()
         header = Header.decode(path, data, SEGMENT, self._keys)
-        sequence = _sequence(path)
+        sequence = sequence_of(path)
         if header.number != sequence:
             raise damaged(path, 0, f"it is segment {header.number}")
         if self._segments and self._segments[-1].sequence + 1 != sequence:
@@ -156,7 +156,7 @@ class LogFile:
         segment = _Segment(path, sequence, header.key, HEADER_BYTES)
         for offset, payload, end in intact_frames(path, data, header.cipher):
             segment.size = end
-            for record in _decode(path, offset, payload):
+            for record in decode_records(path, offset, payload):
                 if isinstance(record, Entry):
                     segment.last_index = max(segment.last_index, record.index)
                 yield offset, record
@@ -310,14 +310,15 @@ def segment_paths(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"{_PREFIX}*") if not path.name.endswith(TEMPORARY_SUFFIX))
 
 
-def _sequence(path: Path) -> int:
+def sequence_of(path: Path) -> int:
+    """The number of a segment, which its name says. Raises DamagedStateError."""
     try:
         return int(path.name.removeprefix(_PREFIX), 16)
     except ValueError:
         raise damaged(path, 0, "its name is not a segment's") from None
 
 
-def _after(entries: list[Entry], start: LogStart) -> list[Entry]:
+def after_start(entries: list[Entry], start: LogStart) -> list[Entry]:
     """What stays of `entries` once the log starts at `start`: those behind it, if it is one of them."""
     if entries and entries[0].index <= start.index <= entries[-1].index:
         position = start.index - entries[0].index
@@ -337,7 +338,8 @@ def _encode(record: Record) -> bytes:
             return _RECORD.pack(_START_TYPE, _START.size) + _START.pack(index, term)
 
 
-def _decode(path: Path, offset: int, payload: bytes) -> Iterator[Record]:
+def decode_records(path: Path, offset: int, payload: bytes) -> Iterator[Record]:
+    """The records in the frame at `offset` of `path`. Raises DamagedStateError."""
     at = 0
     try:
         while at < len(payload):

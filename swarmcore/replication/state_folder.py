@@ -109,7 +109,7 @@ def open_state(
         remove_unfinished(folder)
         snapshot, snapshot_file = _newest_snapshot(folder, keys)
         log_file, contents = LogFile.open(folder, keys, segment_bytes=segment_bytes, reserve_bytes=reserve_bytes)
-        hard_state, log = _checked(folder, contents, snapshot, raft_id)
+        hard_state, log = checked(folder, contents, snapshot, raft_id)
         if contents.entries and not log.has(contents.entries[-1].index, contents.entries[-1].term):
             # A crash came between a received snapshot and this record; later entries would not fit those before.
             log_file.append([LogStart(snapshot.index, snapshot.term), hard_state])
@@ -234,7 +234,7 @@ def describe(reader: SnapshotReader) -> SnapshotMeta:
         raise damaged(reader.path, 0, "its description can't be read") from None
 
 
-def _checked(
+def checked(
     folder: Path, contents: LogContents, snapshot: SnapshotMeta, raft_id: int = FOUNDER_ID
 ) -> tuple[HardState, RaftLog]:
     """Read the log against its snapshot, once they are found to agree."""

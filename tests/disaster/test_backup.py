@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from swarmcore.testing.cluster import Swarmd, SwarmctlError, free_port, wait_until
+from swarmcore.testing.cluster import SwarmctlError, Swarmd, free_port, wait_until
 from swarmcore.testing.faults import refused_start
 from swarmcore.testing.machines import Machines, complaint
 

@@ -122,7 +122,7 @@ def test_what_is_abandoned_leaves_no_trace_and_the_old_backup(tmp_path: Path) ->
 
 
 def test_where_it_can_not_be_written_it_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="can't write the backup .*: No such file or directory"):
+    with pytest.raises(ConfigurationError, match=r"can't write the backup .*: No such file or directory"):
         BackupWriter(tmp_path / "no" / "backup", PASSPHRASE, scrypt=CHEAP)
 
 

@@ -201,7 +201,7 @@ def snapshot_without_reset() -> list[Any]:
 @mutant
 def log_kept_behind_a_received_snapshot() -> list[Any]:
     """After a received snapshot the next start reads the old log on."""
-    return [method(log_file, "_after", lambda entries, start: entries)]
+    return [method(log_file, "after_start", lambda entries, start: entries)]
 
 
 @mutant
