@@ -14,6 +14,7 @@ from swarmcore.api.ca_pb2_grpc import add_CAServicer_to_server, add_NodeCAServic
 from swarmcore.api.caller import Caller, current_caller
 from swarmcore.api.control_pb2_grpc import add_ControlServicer_to_server
 from swarmcore.api.dispatcher_pb2_grpc import add_DispatcherServicer_to_server
+from swarmcore.api.exec_pb2_grpc import add_TaskAccessBrokerServicer_to_server, add_TaskAccessServicer_to_server
 from swarmcore.api.health_pb2_grpc import add_HealthServicer_to_server
 from swarmcore.api.logbroker_pb2_grpc import add_LogBrokerServicer_to_server, add_LogsServicer_to_server
 from swarmcore.api.plugins_pb2_grpc import add_PluginsServicer_to_server
@@ -32,6 +33,8 @@ from swarmcore.controlapi.plugins import PluginsService
 from swarmcore.controlapi.watch import WatchService
 from swarmcore.dispatcher.dispatcher import Dispatcher
 from swarmcore.errors import ConfigurationError, DamagedStateError
+from swarmcore.execbroker.audit import AuditLog
+from swarmcore.execbroker.broker import ExecBroker
 from swarmcore.logbroker.broker import LogBroker
 from swarmcore.manager.backup import BackupService
 from swarmcore.manager.bootstrap import Founder, ensure_cluster
@@ -119,6 +122,7 @@ class Manager:
         )
         self._dispatcher = Dispatcher(lambda _: self._caller(), self._peers, security.node_id, clock)
         self._logs = LogBroker(clock=clock)
+        self._exec = ExecBroker(AuditLog(config.state_dir / "audit.log"), clock=clock)
         self._watch = WatchService(store)
         self._control = ControlService(
             store,
@@ -131,8 +135,9 @@ class Manager:
         self._backup = BackupService(store, replica, security.cluster_id, clock.now)
         self._components: list[LeaderComponent] = [
             self._ca,
-            # Before the dispatcher: agents ask for it as soon as they have a session.
+            # Before the dispatcher: agents ask for these as soon as they have a session.
             self._logs,
+            self._exec,
             self._dispatcher,
             *components(plugins=plugins, clock=clock),
             Allocator(clock=clock),
@@ -241,6 +246,8 @@ class Manager:
             (add_ControlServicer_to_server, self._control),
             (add_LogsServicer_to_server, self._logs),
             (add_LogBrokerServicer_to_server, self._logs),
+            (add_TaskAccessServicer_to_server, self._exec),
+            (add_TaskAccessBrokerServicer_to_server, self._exec),
             (add_WatchServicer_to_server, self._watch),
             (add_HealthServicer_to_server, self._health),
             (add_PluginsServicer_to_server, self._plugins),
