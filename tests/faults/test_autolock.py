@@ -1,0 +1,341 @@
+"""Managers that are locked: what each of them has on its disk opens with the cluster's unlock key, and with nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from swarmcore.cli.unlock_key import parse_unlock_key
+from swarmcore.errors import ConfigurationError
+from swarmcore.replication.keys import KeyRing
+from swarmcore.testing.cluster import Swarmd, SwarmctlError, free_port, swarmd, wait_until
+from swarmcore.testing.faults import refused_start
+
+KEY = re.compile(r"SWMKEY-1-[A-Za-z0-9+/]{43}")
+LOCKED = "Error: node is locked, and needs a valid unlock key"
+PROCESS = ("--executor", "process")
+
+
+class Managers:
+    """Three managers on loopback, which can be locked, killed and started with a key."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.nodes: list[Swarmd] = []
+        self.seen: set[str] = set()
+        """Every unlock key that there was."""
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Managers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for node in self.nodes:
+            if node.is_running:
+                node.kill()
+        self._stack.close()
+
+    def found(self, *flags: str) -> Swarmd:
+        """Start the first one."""
+        return self._start(*flags)
+
+    def join(self, *, role: str = "manager", ready: bool = True) -> Swarmd:
+        """Start one more node."""
+        token = json.loads(self.nodes[0].swarmctl("cluster", "inspect", "-o", "json"))["root_ca"]["join_tokens"][role]
+        return self._start("--join-addr", address(self.nodes[0]), "--join-token", token, ready=ready)
+
+    def three(self, *flags: str) -> Sequence[Swarmd]:
+        """Start all three, and return when they agree on who there is."""
+        self.found(*flags)
+        self.join()
+        self.join()
+        self.wait_managers(3)
+        return self.nodes
+
+    def _start(self, *flags: str, ready: bool = True) -> Swarmd:
+        number = len(self.nodes) + 1
+        listen = ("--listen-remote-api", f"127.0.0.1:{free_port()}", "--hostname", f"m{number}")
+        node = self._stack.enter_context(swarmd(self.folder / f"m{number}", *PROCESS, *listen, *flags, ready=ready))
+        self.nodes.append(node)
+        return node
+
+    def wait_managers(self, count: int) -> None:
+        def agree() -> None:
+            for node in self.nodes:
+                if node.is_running and node.socket.exists():
+                    assert [row["reachability"] for row in rows(node)].count("REACHABLE") == count, rows(node)
+
+        wait_until(agree)
+
+    def key(self, by: Swarmd, *flags: str) -> str:
+        """The unlock key as a manager prints it."""
+        (key,) = KEY.findall(by.swarmctl("cluster", "unlock-key", *flags))
+        self.seen.add(key)
+        return str(key)
+
+    def lock(self, by: Swarmd) -> str:
+        (key,) = KEY.findall(by.swarmctl("cluster", "update", "--autolock"))
+        self.seen.add(key)
+        return str(key)
+
+    def wait_opens(self, key: str | None, *nodes: Swarmd) -> None:
+        """Return when the disk of each opens with this, and with nothing else."""
+
+        def opened() -> None:
+            for node in nodes or self.nodes:
+                assert opens(node, key), f"{node.folder.name} does not open"
+                assert key is None or not opens(node, None), f"{node.folder.name} is not locked"
+
+        wait_until(opened)
+
+    def wait_replaced(self, *nodes: Swarmd) -> None:
+        """Return when nothing is in use that stood on the disk in the open before it was locked."""
+
+        def replaced() -> None:
+            for node in nodes or self.nodes:
+                assert key_file(node)["exposed"] in ([], [1]), key_file(node)["exposed"]
+
+        wait_until(replaced)
+
+    def restart(self, node: Swarmd, key: str | None) -> None:
+        """Kill it and start it with this key."""
+        node.kill()
+        with given(node, key):
+            node.start()
+            node.wait_ready()
+
+    def check_nothing_leaked(self) -> None:
+        """No key stands in a log, or in the arguments of a process."""
+        secrets = {key.removeprefix("SWMKEY-1-") for key in self.seen}
+        for node in self.nodes:
+            assert not [secret for secret in secrets if secret in node.log], node.log_file
+            assert "PRIVATE KEY" not in node.log
+            assert "Traceback" not in node.log, node.log[-3000:]
+
+
+@contextlib.contextmanager
+def given(node: Swarmd, key: str | None) -> Iterator[None]:
+    """While it is started: its unlock key in a file, which is gone afterwards."""
+    path = node.folder / "unlock-key"
+    flags = node.flags
+    if key is not None:
+        path.write_text(key + "\n")
+        node.flags = (*flags, "--unlock-key-file", str(path))
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        node.flags = flags
+
+
+def address(node: Swarmd) -> str:
+    return node.flags[node.flags.index("--listen-remote-api") + 1]
+
+
+def rows(node: Swarmd) -> list[dict[str, str]]:
+    try:
+        listed = json.loads(node.swarmctl("node", "ls", "-o", "json"))
+    except SwarmctlError as error:
+        raise AssertionError(str(error)) from None
+    return [
+        {
+            "id": each["id"],
+            "name": each.get("description", {}).get("hostname", ""),
+            "reachability": each.get("manager_status", {}).get("reachability", ""),
+            "leader": str(each.get("manager_status", {}).get("leader", False)),
+        }
+        for each in listed
+    ]
+
+
+def node_id(of: Swarmd, by: Swarmd) -> str:
+    return next(row["id"] for row in rows(by) if row["name"] == of.folder.name)
+
+
+def leader(nodes: Sequence[Swarmd]) -> Swarmd:
+    def found() -> Swarmd:
+        for node in nodes:
+            if node.is_running:
+                for row in rows(node):
+                    if row["leader"] == "True":
+                        return next(each for each in nodes if each.folder.name == row["name"])
+        raise AssertionError("nobody leads")
+
+    return wait_until(found)
+
+
+def follower(nodes: Sequence[Swarmd]) -> Swarmd:
+    leads = leader(nodes)
+    return next(node for node in nodes if node is not leads)
+
+
+def key_file(node: Swarmd) -> dict[str, object]:
+    found: dict[str, object] = json.loads((node.state_dir / "raft" / "keys.json").read_bytes())
+    return found
+
+
+def opens(node: Swarmd, key: str | None) -> bool:
+    try:
+        KeyRing.open(node.state_dir / "raft" / "keys.json", parse_unlock_key(key or ""))
+    except ConfigurationError:
+        return False
+    return True
+
+
+def disk(folder: Path) -> dict[str, str]:
+    """What each file in a folder holds."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def managers(folder: Path) -> Iterator[Managers]:
+    with Managers(folder) as all_of_them:
+        yield all_of_them
+        all_of_them.check_nothing_leaked()
+
+
+def test_a_lock_a_rotation_and_an_unlock_reach_every_manager(managers: Managers) -> None:
+    nodes = managers.three()
+    first = managers.lock(follower(nodes))
+    managers.wait_opens(first)
+    managers.wait_replaced()
+    for node in nodes:
+        assert b"ENCRYPTED" in (node.state_dir / "certificates" / "swarm-node.key").read_bytes()
+
+    second = managers.key(follower(nodes), "--rotate")
+    assert second != first == managers.key(nodes[0], "-q") or second == managers.key(nodes[0], "-q")
+    managers.wait_opens(second)
+    for node in nodes:
+        managers.restart(node, second)
+        managers.wait_managers(3)
+
+    leader(nodes).swarmctl("cluster", "update", "--no-autolock")
+    managers.wait_opens(None)
+    for node in nodes:
+        managers.restart(node, None)
+    managers.wait_managers(3)
+
+
+def test_who_becomes_a_manager_of_a_locked_cluster_is_locked_from_its_first_start(managers: Managers) -> None:
+    founder = managers.found("--autolock")
+    key = managers.key(founder)
+    managers.wait_opens(key, founder)
+    by_token = managers.join(ready=False)
+    promoted = managers.join(role="worker")
+    founder.swarmctl("node", "promote", node_id(promoted, founder))
+
+    for node in (by_token, promoted):
+        raft = node.state_dir / "raft" / "keys.json"
+
+        def is_there(path: Path = raft) -> None:
+            assert path.exists()
+
+        wait_until(is_there)
+        assert opens(node, key) and not opens(node, None)
+    managers.wait_managers(3)
+    managers.wait_replaced()
+    for node in (by_token, promoted):
+        node.kill()
+        assert LOCKED in refused_start("-d", str(node.state_dir), "--listen-control-api", str(node.socket), *node.flags)
+        with given(node, key):
+            node.start()
+            node.wait_ready()
+    managers.wait_managers(3)
+
+
+def test_a_wrong_key_is_refused_in_one_line_and_changes_nothing(managers: Managers) -> None:
+    node = managers.found("--autolock")
+    key = managers.key(node)
+    managers.wait_opens(key)
+    managers.wait_replaced()
+    assert node.stop() == 0
+    before = disk(node.state_dir)
+    wrong = "SWMKEY-1-" + "A" * 43
+    flags = ("-d", str(node.state_dir), "--listen-control-api", str(node.socket), *node.flags)
+
+    for more in ((), ("--unlock-key", wrong)):
+        complaint = refused_start(*flags, *more)
+        assert complaint.startswith(LOCKED) and wrong not in complaint
+        assert disk(node.state_dir) == before
+
+    with given(node, key):
+        node.start()
+        node.wait_ready()
+
+
+def test_a_manager_that_was_away_for_two_rotations_opens_with_the_key_it_was_locked_with(managers: Managers) -> None:
+    nodes = managers.three("--autolock")
+    first = managers.key(nodes[0])
+    managers.wait_opens(first)
+    managers.wait_replaced()
+    away = follower(nodes)
+    away.kill()
+    rest = [node for node in nodes if node is not away]
+    second = managers.key(rest[0], "--rotate")
+    third = managers.key(rest[1], "--rotate")
+    managers.wait_opens(third, *rest)
+
+    assert opens(away, first) and not opens(away, second)
+    with given(away, first):
+        away.start()
+        away.wait_ready()
+    managers.wait_opens(third)
+
+
+def test_a_demoted_manager_keeps_no_secret_and_restarts_without_a_key(managers: Managers) -> None:
+    nodes = managers.three("--autolock")
+    key = managers.key(nodes[0])
+    managers.wait_opens(key)
+    managers.wait_replaced()
+    for node, by in ((follower(nodes), leader(nodes)), (leader(nodes), follower(nodes))):
+        is_last = node is not nodes[0] and False
+        by.swarmctl("node", "demote", node_id(node, by))
+        has_left(node)
+        assert not is_last
+        managers.restart(node, None)
+        by.swarmctl("node", "promote", node_id(node, by))
+        managers.wait_managers(3)
+        managers.wait_opens(key, node)
+
+
+def test_a_manager_that_was_demoted_while_it_was_away_opens_once_more_and_is_a_worker(managers: Managers) -> None:
+    nodes = managers.three("--autolock")
+    key = managers.key(nodes[0])
+    managers.wait_opens(key)
+    managers.wait_replaced()
+    away = follower(nodes)
+    by = leader(nodes)
+    id = node_id(away, by)
+    away.kill()
+    by.swarmctl("node", "demote", id)
+    managers.wait_managers(2)
+
+    with given(away, key):
+        away.start()
+        has_left(away)
+    managers.restart(away, None)
+
+
+def has_left(node: Swarmd) -> None:
+    """Return when a node has nothing of a manager left on its disk."""
+
+    def left() -> None:
+        assert not (node.state_dir / "raft").exists()
+        assert b"BEGIN PRIVATE KEY" in (node.state_dir / "certificates" / "swarm-node.key").read_bytes()
+        assert not (node.state_dir / "certificates" / "swarm-root-ca.key").exists()
+
+    wait_until(left, seconds=40)
+
+
+def eventually(check: Callable[[], None]) -> None:
+    wait_until(check)
