@@ -21,7 +21,7 @@ from swarmcore.ca.forwarding import (
 )
 from swarmcore.ca.security import SecurityConfig
 from swarmcore.clock import Clock
-from swarmcore.errors import LostLeadershipError
+from swarmcore.errors import LostLeadershipError, UnavailableError
 from swarmcore.replication.replica import Replica
 
 LEADER_SECONDS = 4.5
@@ -40,6 +40,10 @@ class LeaderProxy:
         self._channel: grpc.aio.Channel | None = None
         self._dialled: tuple[str, int] | None = None
         """The address, and which of this manager's certificates is shown there."""
+        self._calls: dict[grpc.aio.Channel, set[Any]] = {}
+        """What is under way, by connection."""
+        self._replaced: set[grpc.aio.Channel] = set()
+        """Connections that end when the calls on them are over."""
 
     @property
     def is_leader(self) -> bool:
@@ -52,6 +56,7 @@ class LeaderProxy:
             channel = await self._leader(deadline)
             invoke: Any = channel.unary_unary(method)
             call = invoke(request, metadata=metadata, timeout=timeout)
+            self._begun(channel, call)
             try:
                 return bytes(await call)
             except grpc.aio.AioRpcError as error:
@@ -64,11 +69,16 @@ class LeaderProxy:
                     await self._drop(channel)
                     if not (_never_arrived(error) or is_read(method)):
                         raise LostLeadershipError(_UNKNOWN) from None
-                if self._clock.monotonic() >= deadline:
-                    raise NoLeaderError(self._why_none()) from None
-                await self._pause()
+            except asyncio.CancelledError:
+                if not _is_cut(call):
+                    raise
+                if not is_read(method):
+                    raise LostLeadershipError(_UNKNOWN) from None
             finally:
-                call.cancel()
+                await self._over(channel, call)
+            if self._clock.monotonic() >= deadline:
+                raise NoLeaderError(self._why_none()) from None
+            await self._pause()
 
     async def stream(
         self, method: str, request: bytes | AsyncIterator[bytes], metadata: Metadata
@@ -78,15 +88,24 @@ class LeaderProxy:
         # On the wire, one answer is a stream of one.
         invoke: Any = channel.unary_stream(method) if isinstance(request, bytes) else channel.stream_stream(method)
         call = invoke(request, metadata=metadata)
+        self._begun(channel, call)
         try:
             async for answer in call:
                 yield answer
+        except asyncio.CancelledError:
+            if not _is_cut(call):
+                raise
+            # Said in words: a server whose answer ends in a cancellation tells its caller nothing.
+            raise UnavailableError("the connection to the leader was renewed: call again") from None
         finally:
-            call.cancel()
+            await self._over(channel, call)
 
     async def aclose(self) -> None:
-        if self._channel is not None:
-            await self._channel.close()
+        channels = {*self._replaced, *([self._channel] if self._channel is not None else [])}
+        self._channel = None
+        self._replaced.clear()
+        for channel in channels:
+            await self._close(channel)
 
     async def _leader(self, deadline: float) -> grpc.aio.Channel:
         """A channel to the leader, connected. Raises UnavailableError where none appears in time, and BecameLeader."""
@@ -113,17 +132,49 @@ class LeaderProxy:
         old = self._channel
         if old is not None and self._dialled == wanted:
             return old
+        before = self._dialled[0] if self._dialled is not None else ""
         channel = self._channel = self._security.open_channel(address)
         self._dialled = wanted
         if old is not None:
-            await old.close()
+            await self._replace(old, is_elsewhere=before != address)
         return channel
+
+    async def _replace(self, old: grpc.aio.Channel, *, is_elsewhere: bool) -> None:
+        """Close a connection: at once to a manager that leads no more, else when the calls on it are over.
+
+        A new certificate is no reason to lose a write's answer, or an agent's session.
+        """
+        if is_elsewhere or not self._calls.get(old):
+            await self._close(old)
+        else:
+            self._replaced.add(old)
+
+    def _begun(self, channel: grpc.aio.Channel, call: Any) -> None:
+        self._calls.setdefault(channel, set()).add(call)
+
+    async def _over(self, channel: grpc.aio.Channel, call: Any) -> None:
+        call.cancel()
+        calls = self._calls.get(channel)
+        if calls is None:
+            return
+        calls.discard(call)
+        if not calls:
+            del self._calls[channel]
+            if channel in self._replaced:
+                self._replaced.discard(channel)
+                await channel.close()
+
+    async def _close(self, channel: grpc.aio.Channel) -> None:
+        """End the calls, then the connection: gRPC forgets those that nobody awaits at that moment."""
+        for call in self._calls.pop(channel, ()):
+            call.cancel()
+        await channel.close()
 
     async def _drop(self, channel: grpc.aio.Channel) -> None:
         """Connect anew the next time, at once, where gRPC would wait before it tries again."""
         if self._channel is channel:
             self._channel = None
-        await channel.close()
+        await self._close(channel)
 
     def _why_none(self) -> str:
         missing = self._replica.who_is_missing()
@@ -134,3 +185,9 @@ def _never_arrived(error: grpc.aio.AioRpcError) -> bool:
     """Whether there was no connection to send the call over, so that sending it again does it once."""
     details = (error.details() or "").lower()
     return any(words in details for words in ("failed to connect", "connection refused"))
+
+
+def _is_cut(call: Any) -> bool:
+    """Whether a call ended in a cancellation because its connection was closed, and not its caller."""
+    task = asyncio.current_task()
+    return bool(call.cancelled()) and task is not None and not task.cancelling()

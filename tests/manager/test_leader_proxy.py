@@ -14,7 +14,7 @@ import pytest
 from swarmcore.api.metadata import NOT_DONE, OUTCOME
 from swarmcore.ca.forwarding import READ_PATIENCE_SECONDS, BecameLeader, NoLeaderError
 from swarmcore.ca.security import SecurityConfig
-from swarmcore.errors import LostLeadershipError
+from swarmcore.errors import LostLeadershipError, UnavailableError
 from swarmcore.manager.leader_proxy import LEADER_SECONDS, LeaderProxy
 from swarmcore.raft.membership import Member, Membership
 from swarmcore.replication.replica import Replica
@@ -60,11 +60,16 @@ class Leader(grpc.GenericRpcHandler):
         self.is_dying = False
         """Calls never get their answer."""
         self.has_call = asyncio.Event()
+        self.waits = False
+        """Calls wait for `goes_on`."""
+        self.goes_on = asyncio.Event()
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
         async def echo(request: bytes, context: Any) -> bytes:
             self.calls += 1
             self.has_call.set()
+            if self.waits:
+                await self.goes_on.wait()
             if self.is_dying:
                 await asyncio.sleep(60)
             if self.calls <= self.deposed:
@@ -145,6 +150,39 @@ async def test_a_renewed_certificate_is_shown_from_the_next_call_on(following: F
         await following.echo(b"x")
 
     assert len(following.security.dialled) == 2
+
+
+async def test_a_stream_whose_connection_is_closed_ends_with_words_and_not_with_a_cancellation(
+    following: Following,
+) -> None:
+    async with leading(address_of(following)):
+        numbers = following.proxy.stream("/Count", b"", ())
+        await anext(numbers)
+        following.security.serial += 1
+        await following.echo(b"x")
+        assert await anext(numbers) == b"1"
+
+        await following.proxy.aclose()
+        with pytest.raises(UnavailableError, match="renewed: call again"):
+            await _all_of(numbers)
+
+
+async def _all_of(numbers: AsyncIterator[bytes]) -> None:
+    async for _ in numbers:
+        pass
+
+
+async def test_a_write_under_way_gets_its_answer_when_the_certificate_is_renewed(following: Following) -> None:
+    async with leading(address_of(following)) as leader:
+        leader.waits = True
+        write = following.echo(b"slow")
+        await leader.has_call.wait()
+        leader.waits = False
+        following.security.serial += 1
+        await following.echo(b"x")
+        leader.goes_on.set()
+
+        assert await write == b"slow"
 
 
 async def test_a_call_waits_for_a_leader_that_is_not_there_yet(following: Following) -> None:
