@@ -27,6 +27,14 @@ NEXT_CERTIFICATE = ".swarm-node.crt"
 JOIN_REQUEST = ".swarm-join.json"
 
 
+def what_to_do(folder: Path) -> str:
+    """How a node whose `certificates` are damaged comes back."""
+    return (
+        f"put the files back, or remove this node, empty {str(folder.parent)!r} and join it again; "
+        "the only manager of a cluster starts with --restore and a backup"
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class JoinAttempt:
     """A first certificate that was asked for and is not there yet. Kept on disk, so that a restart asks on."""
@@ -84,8 +92,7 @@ class CertificateFolder:
             return None
         if key is None or not _belongs(chain, key):
             raise DamagedStateError(
-                f"{str(self._path(NODE_CERTIFICATE))!r} and {NODE_KEY!r} don't belong together: "
-                "restore both from a backup, or remove the folder and join again"
+                f"{str(self._path(NODE_CERTIFICATE))!r} and {NODE_KEY!r} don't belong together: {what_to_do(self.path)}"
             )
         return chain, key
 

@@ -19,7 +19,7 @@ from swarmcore.api.specs_pb2 import NodeSpec
 from swarmcore.api.types_pb2 import NodeRole, NodeTLSInfo
 from swarmcore.ca import joining, request
 from swarmcore.ca.channels import anonymous_channel, authenticated_channel
-from swarmcore.ca.files import CertificateFolder
+from swarmcore.ca.files import CertificateFolder, what_to_do
 from swarmcore.ca.proof import make_proof
 from swarmcore.ca.root import (
     DEFAULT_VALIDITY,
@@ -112,16 +112,14 @@ class SecurityConfig:
         if node is None:
             return None
         if root_pem is None:
-            raise DamagedStateError(f"{str(folder)!r} has a certificate and no root: restore it, or join again")
+            raise DamagedStateError(f"{str(folder)!r} has a certificate and no root: {what_to_do(folder)}")
         files.remove_unfinished()
         clock = clock or SystemClock()
         now = clock.now()
         try:
             material = read_material(root_pem, *node, now=now, allow_expired=True)
         except ConfigurationError as error:
-            raise DamagedStateError(
-                f"{str(folder)!r}: {error}: restore the folder, or remove it and join again"
-            ) from None
+            raise DamagedStateError(f"{str(folder)!r}: {error}: {what_to_do(folder)}") from None
         if now > material.not_after:
             log.warning("the certificate of node %s has expired; renewing it first", material.identity.node_id)
         elif now < material.not_before:

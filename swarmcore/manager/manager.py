@@ -49,6 +49,7 @@ from swarmcore.manager.role_manager import RoleManager
 from swarmcore.orchestrator import components
 from swarmcore.orchestrator.dirty import is_dirty
 from swarmcore.plugin.plugin_set import PluginSet
+from swarmcore.replication.damage import what_to_do
 from swarmcore.replication.groups import check_group
 from swarmcore.replication.replica import Replica
 from swarmcore.replication.service import RaftService
@@ -311,7 +312,7 @@ class Manager:
         if founder.root_key is None and store.view.cluster.get(founder.cluster_id) is None:
             raise DamagedStateError(
                 f"the log in {str(self._config.state_dir / 'raft')!r} has no cluster and its root key is gone: "
-                "restore the state directory, or start a new cluster in an empty one"
+                f"{what_to_do(self._config.state_dir)}"
             )
         await store.update(lambda tx: ensure_cluster(tx, founder))
         if self._security.root_with_key is not None:

@@ -8,8 +8,10 @@ from pathlib import Path
 from swarmcore.ca.root import unseal_key
 from swarmcore.errors import ConfigurationError
 from swarmcore.replication.durable import sync_folder
-from swarmcore.replication.keys import LOCKED, WRONG_KEY
-from swarmcore.replication.state_folder import KEY_FILE, has_state, read_identity_keys
+from swarmcore.replication.keys import WRONG_KEY
+from swarmcore.replication.state_folder import KEY_FILE, gone, has_state, read_identity_keys
+
+_OR_LOCKED = "; only who was stopped while it became a manager of a locked cluster needs --unlock-key-file instead"
 
 
 def find_secret(raft: Path, unlock_key: bytes | None, key_pem: bytes) -> bytes | None:
@@ -27,7 +29,7 @@ def find_secret(raft: Path, unlock_key: bytes | None, key_pem: bytes) -> bytes |
         return secret
     if not has_log:
         # Killed while it became a manager: until there is a log, the unlock key itself seals the private key.
-        raise ConfigurationError(LOCKED if unlock_key is None else WRONG_KEY)
+        raise ConfigurationError(WRONG_KEY) if unlock_key is not None else gone(raft, _OR_LOCKED)
     return None
 
 

@@ -31,5 +31,5 @@ def what_to_do(state_dir: Path) -> str:
     return (
         f"where other managers are left, remove this one, empty {str(state_dir)!r} and join it again; "
         "where none is, start it with --restore and a backup; "
-        f"swarmctl raft verify -d {str(state_dir)!r} shows the extent"
+        f"`swarmctl raft verify -d {state_dir}` lists all that is wrong"
     )

@@ -123,7 +123,9 @@ def open_state(
         if lock is not None:
             lock.close()
         if isinstance(error, OSError):
-            raise ConfigurationError(f"can't use the state in {str(folder)!r}: {error.strerror or error}") from error
+            raise ConfigurationError(
+                f"can't use the state in {_of(error, folder)!r}: {error.strerror or error}"
+            ) from error
         raise
     return State(
         raft_id=raft_id,
@@ -145,14 +147,19 @@ def read_identity_keys(folder: Path, unlock_key: bytes | None) -> list[bytes]:
     except FileNotFoundError:
         raise damaged(folder / KEY_FILE, 0, "the file is missing") from None
     except OSError as error:
-        raise ConfigurationError(f"can't use the state in {str(folder)!r}: {error.strerror or error}") from error
+        raise ConfigurationError(f"can't use the state in {_of(error, folder)!r}: {error.strerror or error}") from error
 
 
-def gone(folder: Path) -> ConfigurationError:
+def _of(error: OSError, folder: Path) -> str:
+    """Which file an error is about, where it says so."""
+    return str(error.filename or folder)
+
+
+def gone(folder: Path, more: str = "") -> ConfigurationError:
     """The error of a manager that has lost its log: with an empty one it could vote away what it had agreed to."""
     return ConfigurationError(
         f"there is no raft state in {str(folder)!r}, and a manager without its log may not vote: put the folder back; "
-        f"if it is lost, {what_to_do(folder.parent)}"
+        f"if it is lost, {what_to_do(folder.parent)}{more}"
     )
 
 
@@ -249,6 +256,9 @@ def checked(
         raise damaged(where, end, "the log is empty")
     try:
         log = recovered(snapshot.index, snapshot.term, contents.entries)
+        for entry in contents.entries:
+            if entry.kind is EntryKind.MEMBERSHIP:
+                Membership.decode(entry.data)
     except ValueError as error:
         raise damaged(paths[0], 0, str(error)) from None
     if contents.hard_state.commit > log.last_index:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Protocol, TypeVar, cast
 
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from swarmcore.api.store_pb2 import StoreChange, StoreSnapshotPiece
@@ -301,7 +302,12 @@ class Store:
                 else:
                     table.remove(change.id)
         else:
-            changes = tuple([self._replay(change) for change in Entry.FromString(data).changes])
+            try:
+                changes = tuple([self._replay(change) for change in Entry.FromString(data).changes])
+            except DecodeError:
+                raise DamagedStateError(
+                    f"entry {index} of the log can't be read: use the version that wrote it"
+                ) from None
         self.version = index
         self._publisher.publish(Commit(index, changes))
 
@@ -313,7 +319,9 @@ class Store:
     def _replay(self, change: StoreChange) -> Change:
         table = self._tables.get(change.table)
         if table is None:
-            raise DamagedStateError(f"the log names a table {change.table!r} that this version does not know")
+            raise DamagedStateError(
+                f"the log names a table {change.table!r} that this version does not know: use the one that wrote it"
+            )
         if change.action == StoreChange.DELETE:
             return Change(change.table, table.remove(change.id), None)
         obj = table.schema.message.FromString(change.object)
@@ -357,13 +365,19 @@ class Restoring:
 
     def add(self, data: bytes) -> None:
         """Take one piece in; about 3 ms of work."""
-        piece = StoreSnapshotPiece.FromString(data)
-        table = self._tables.get(piece.table)
-        if table is None:
-            raise DamagedStateError(f"the snapshot names a table {piece.table!r} that this version does not know")
-        parse = table.schema.message.FromString
-        for raw in piece.objects:
-            table.put(parse(raw))
+        try:
+            piece = StoreSnapshotPiece.FromString(data)
+            table = self._tables.get(piece.table)
+            if table is None:
+                raise DamagedStateError(
+                    f"the snapshot names a table {piece.table!r} that this version does not know: "
+                    "use the one that wrote it"
+                )
+            parse = table.schema.message.FromString
+            for raw in piece.objects:
+                table.put(parse(raw))
+        except DecodeError:
+            raise DamagedStateError("a piece of the snapshot can't be read: use the version that wrote it") from None
 
     def finish(self, index: int) -> None:
         """Put it in place."""
