@@ -133,6 +133,7 @@ class PodmanEngine:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
+                cwd=self.folder,
                 env=self.environment,
             )
         deadline = time.monotonic() + START_SECONDS

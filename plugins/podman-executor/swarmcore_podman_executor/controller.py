@@ -81,6 +81,7 @@ class PodmanController(Controller):
         self._watchers: set[Watcher] = set()
         self._answers: set[Answer] = set()
         """Output that is being read."""
+        self._has_killed = False
         self._is_closed = False
 
     async def update(self, task: Task) -> None:
@@ -186,7 +187,8 @@ class PodmanController(Controller):
                     await watcher.wait(RECHECK_SECONDS)
                     continue
                 if differences.status(found) is Status.ENDED:
-                    _raise_unless_success(found)
+                    if code := int(found["State"]["ExitCode"]):
+                        raise ExitError(code, differences.cause_of_death(found, is_ours=self._has_killed))
                     return
                 checks, health = self._health_checks(found), differences.health(found)
                 if checks is not None:
@@ -244,6 +246,7 @@ class PodmanController(Controller):
 
     async def terminate(self) -> None:
         await self._settle()
+        self._has_killed = True
         if await self._signal("SIGKILL") and not await self._wait_stopped(KILL_SECONDS):
             raise TemporaryError(f"container {self._name!r} does not end after SIGKILL")
 
@@ -405,11 +408,3 @@ def _take_note(request: asyncio.Task[Any]) -> None:
     """The error was for whoever waited; nobody may have."""
     if not request.cancelled():
         request.exception()
-
-
-def _raise_unless_success(found: Inspected) -> None:
-    state = found["State"]
-    code = int(state["ExitCode"])
-    if code != 0:
-        cause = "out of memory" if state.get("OOMKilled") else str(state.get("Error") or "")
-        raise ExitError(code, cause)

@@ -10,6 +10,7 @@
 - An event's label filter is `name=value`, also where the value is empty.
 - A bare image name is looked up by the host's configuration; here it means what it means to Docker.
 - The stop signal is a number.
+- With conmon before 2.1.7 nobody says that a container ran out of memory: it was just killed.
 - The timestamps of logs have whole seconds.
 - A limit that the host can't set fails when the container starts, so it is refused before, by the host's facts.
 """
@@ -32,7 +33,9 @@ EVENT_FILTERS: Final = {
     "event": ["died", "remove", "cleanup"],
     "label": [f"{LABEL_TASK}="],
 }
-REMOVE_NOW: Final = {"force": "true", "v": "true", "timeout": "0"}
+REMOVE_NOW: Final = {"force": "true", "v": "true", "volumes": "true", "timeout": "0"}
+"""What takes the volumes along is called `volumes` by some versions and `v` by others."""
+KILLED: Final = 128 + 9
 NO_TIMER: Final = 0
 """The interval of a health check that Podman leaves to whoever asks for it."""
 
@@ -70,6 +73,16 @@ def health(found: Inspected) -> str:
     """`starting`, `healthy`, `unhealthy`, or empty; older services call the field otherwise."""
     state = found["State"]
     return str((state.get("Health") or state.get("Healthcheck") or {}).get("Status") or "")
+
+
+def cause_of_death(found: Inspected, *, is_ours: bool) -> str:
+    """Why a container ended that did not end well, as far as it is known. `is_ours`: we killed it ourselves."""
+    state, limit = found["State"], (found.get("HostConfig") or {}).get("Memory") or 0
+    if state.get("OOMKilled"):
+        return "out of memory"
+    if limit and int(state["ExitCode"]) == KILLED and not is_ours:
+        return f"killed, most likely out of memory: it may have {int(limit)} bytes"
+    return str(state.get("Error") or "")
 
 
 def is_name_taken(code: int, message: str) -> bool:

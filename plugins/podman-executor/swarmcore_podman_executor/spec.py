@@ -18,8 +18,8 @@ from swarmcore_podman_executor.differences import signal_number
 from swarmcore_podman_executor.host import Host
 
 CPU_PERIOD_MICROSECONDS: Final = 100_000
-LOG_SIZE_OPTIONS: Final = frozenset({"max-size"})
-LOG_OPTIONS: Final = frozenset({"max-size", "tag", "path"})
+LOG_OPTIONS: Final = {"k8s-file": frozenset({"max-size", "path"}), "journald": frozenset({"tag"})}
+"""What each driver takes; any other takes none."""
 LOG_DRIVERS: Final = {"json-file": "k8s-file"}
 """Docker's default is known to Podman under this name, and written in Podman's own format."""
 _UNITS: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -129,7 +129,8 @@ def create_request(task: Task, *, image: str, host: Host, health: dict[str, Any]
         "cap_drop": list(spec.capability_drop),
         "sysctl": dict(spec.sysctls),
         "r_limits": [
-            {"type": f"RLIMIT_{limit.name.upper()}", "soft": limit.soft, "hard": limit.hard} for limit in spec.ulimits
+            {"type": limit.name.lower().removeprefix("rlimit_"), "soft": limit.soft, "hard": limit.hard}
+            for limit in spec.ulimits
         ],
         "hostadd": [extra for line in spec.hosts for extra in extra_hosts(line)],
         "resource_limits": _limits(task),
@@ -297,8 +298,8 @@ def _log_configuration(task: Task, host: Host) -> dict[str, Any]:
         offered = ", ".join(sorted(host.log_drivers))
         raise TaskRejectedError(f"log_driver: {task.log_driver.name!r} is not one of this engine's: {offered}")
     options = dict(task.log_driver.options)
-    for option in sorted(options.keys() - LOG_OPTIONS):
-        raise TaskRejectedError(f"log_driver.options: {option!r} is not supported by podman-executor")
+    for option in sorted(options.keys() - LOG_OPTIONS.get(name, frozenset())):
+        raise TaskRejectedError(f"log_driver.options: {option!r} is not known to Podman's log driver {name!r}")
     found: dict[str, Any] = {"driver": name}
     if "max-size" in options:
         found["size"] = _size(options.pop("max-size"))
