@@ -47,6 +47,8 @@ WATCHED: Sequence[Option] = (
     # manager would hang up on somebody who asks so often.
     ("grpc.keepalive_time_ms", 2_000),
     ("grpc.keepalive_timeout_ms", 3_000),
+    # Without this one an unanswered ping ends nothing for a minute (grpcio 1.85).
+    ("grpc.http2.ping_timeout_ms", 3_000),
     ("grpc.http2.max_pings_without_data", 0),
 )
 
