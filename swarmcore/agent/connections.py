@@ -58,7 +58,8 @@ class RemoteConnection:
         self._remotes = remotes
 
     def succeeded(self) -> None:
-        self._remotes.observe(self._peer, DEFAULT_OBSERVATION)
+        # Its own list may name it otherwise than it was dialled, or leave it out.
+        self._remotes.observe_if_known(self._peer, DEFAULT_OBSERVATION)
 
     def failed(self) -> None:
         self._remotes.observe_if_known(self._peer, -DEFAULT_OBSERVATION)

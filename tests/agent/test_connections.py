@@ -9,6 +9,7 @@ import pytest
 
 from swarmcore.agent.connections import RemoteConnections
 from swarmcore.agent.remotes import RemotePeer, Remotes
+from swarmcore.api.types_pb2 import Peer, WeightedPeer
 from swarmcore.errors import UnavailableError
 from swarmcore.testing.managers import FakeManager
 
@@ -37,5 +38,20 @@ async def test_a_manager_that_does_not_answer_loses_weight_and_another_is_chosen
     assert weight == 45
     assert connection.peer == f"manager {manager.address}"
     assert remotes.weights[alive] == 8
+    await connection.aclose()
+    await manager.stop()
+
+
+async def test_a_manager_is_known_once_also_when_it_was_dialled_without_its_name() -> None:
+    manager = FakeManager()
+    await manager.start()
+    remotes = Remotes(rng=Random(3))
+    remotes.observe(RemotePeer("", manager.address), 10)
+    connection = await RemoteConnections(remotes, grpc.aio.insecure_channel).open()
+
+    remotes.replace([WeightedPeer(peer=Peer(node_id="m1", addr=manager.address), weight=10)])
+    connection.succeeded()
+
+    assert list(remotes.weights) == [RemotePeer("m1", manager.address)]
     await connection.aclose()
     await manager.stop()
