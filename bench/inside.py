@@ -19,7 +19,8 @@ from statistics import median
 
 from bench.failover import percentile
 from bench.managers import HOST
-from swarmcore.api.objects_pb2 import Config
+from swarmcore.api.objects_pb2 import Config, Node
+from swarmcore.api.types_pb2 import NodeStatus
 from swarmcore.cli.swarmd import SWITCH_INTERVAL_SECONDS
 from swarmcore.manager.manager import Manager
 from swarmcore.node.config import NodeConfig
@@ -28,6 +29,7 @@ from swarmcore.store.store import Store
 from swarmcore.store.transaction import Transaction
 from swarmcore.testing.cluster import Swarmd, free_port
 
+HOSTNAME = "inside"
 READY_SECONDS = 120.0
 JOIN_SECONDS = 180.0
 LOOK_SECONDS = 0.02
@@ -59,7 +61,7 @@ async def leading(folder: Path) -> AsyncIterator[Inside]:
     opened: asyncio.Future[Manager] = asyncio.get_running_loop().create_future()
     config = NodeConfig(
         state_dir=folder / "state",
-        hostname="inside",
+        hostname=HOSTNAME,
         listen_remote_api=address,
         listen_control_api=folder / "swarm.sock",
         executors=("process",),
@@ -77,11 +79,15 @@ async def leading(folder: Path) -> AsyncIterator[Inside]:
                     raise
                 inside = Inside(opened.result(), address)
                 await until(lambda: bool(inside.manager.replica.term and inside.store.view.cluster))
-                await until(lambda: any(node.status.addr for node in inside.store.view.node.all()))
+                await until(lambda: any(_is_up(node) for node in inside.store.view.node.all()))
             yield inside
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+
+
+def _is_up(node: Node) -> bool:
+    return node.status.state == NodeStatus.READY and node.description.hostname == HOSTNAME
 
 
 @contextlib.contextmanager

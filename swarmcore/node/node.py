@@ -210,6 +210,7 @@ class _Node:
             clock=self._clock,
         )
         self._manager, self._is_forced = manager, False
+        self._opened(manager)
         running = asyncio.create_task(manager.run(), name="manager")
         serving = asyncio.create_task(
             self._serve(manager, port, control, security, executors, address, remotes), name="serving"
