@@ -27,7 +27,7 @@ log = logging.getLogger("swarmcore.node")
 UNFINISHED = "restoring"
 COMPLETE = "restored"
 ORIGIN = "restored.json"
-_NOT_STATE = frozenset({"lock", "plugins.lock", UNFINISHED})
+_NOT_STATE = frozenset({"lock", "plugins.lock"})
 
 
 def finish_restore(state_dir: Path) -> None:
@@ -51,9 +51,10 @@ def finish_restore(state_dir: Path) -> None:
 def restore(state_dir: Path, backup: Path, passphrase: bytes, *, address: str, now: float) -> bytes | None:
     """Make `state_dir` that of a manager with what `backup` holds; the cluster's unlock key, where it has one.
 
-    `address` is what other nodes will be told. Does nothing where that has happened with this very backup. Raises ConfigurationError where the directory is not
-    empty, or the backup can't be read, and has changed nothing then.
+    `address` is what other nodes will be told. Does nothing where that has happened with this very backup. Raises
+    ConfigurationError where the directory is not empty, or the backup can't be read, and has changed nothing then.
     """
+    finish_restore(state_dir)
     reader = BackupReader(backup, passphrase)
     try:
         header = reader.header
