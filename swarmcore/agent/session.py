@@ -10,6 +10,7 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
+from swarmcore.agent.access import AccessServer
 from swarmcore.agent.logs import LogPublisher
 from swarmcore.agent.reporter import Report, Reporter
 from swarmcore.agent.worker import Worker
@@ -75,6 +76,7 @@ class Session:
         self._clock = clock
         self._on_message = on_message
         self._logs = LogPublisher(channel, worker, node_id, clock)
+        self._access = AccessServer(channel, worker, node_id, clock)
         self._call: grpc.aio.UnaryStreamCall[SessionRequest, SessionMessage] | None = None
         self.id = ""
 
@@ -105,6 +107,7 @@ class Session:
                 self._assignments(),
                 self._reporter.run(self._report),
                 self._logs.run(),
+                self._access.run(),
                 until,
             )
         except grpc.aio.AioRpcError as error:

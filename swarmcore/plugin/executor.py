@@ -8,7 +8,7 @@ exception ends the task (REJECTED before STARTING, FAILED from there on), never 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -200,4 +200,89 @@ class LogSource(Protocol):
         May be called many times at once. Holds no file, thread or connection once it is closed, and does not read
         ahead without a bound: whoever iterates sets the pace.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecOptions:
+    """A command to run beside a task: in its environment, as its user, under its limits."""
+
+    command: Sequence[str]
+    env: Sequence[str] = ()
+    """NAME=VALUE, besides the task's own."""
+    dir: str = ""
+    """Empty: the task's."""
+    user: str = ""
+    """Empty: the task's."""
+    tty: bool = False
+    """On a terminal of its own; then everything it writes is on stream 1."""
+    stdin: bool = False
+    """Whether it has a standard input."""
+    rows: int = 24
+    columns: int = 80
+
+
+class ExecSession(ABC):
+    """A command that runs. Its owner reads `output` to the end, then asks `wait`, and closes it whatever happens."""
+
+    @abstractmethod
+    def output(self) -> AsyncIterator[tuple[int, bytes]]:
+        """Pieces of what it writes, by stream (1 stdout, 2 stderr), until it has ended. Reads on as it is iterated."""
+
+    @abstractmethod
+    async def write(self, data: bytes) -> None:
+        """To its standard input; waits until it is taken. What it no longer reads is dropped."""
+
+    @abstractmethod
+    async def close_input(self) -> None:
+        """Its standard input has ended. Idempotent."""
+
+    @abstractmethod
+    async def resize(self, rows: int, columns: int) -> None:
+        """Its terminal has this size now; nothing where it has none."""
+
+    @abstractmethod
+    async def signal(self, name: str) -> None:
+        """Signal it, by a name such as SIGINT; nothing where it has ended. Raises ExecutorError where that can't be."""
+
+    @abstractmethod
+    async def wait(self) -> int:
+        """Its exit code, 128 + N where signal N ended it, once it has ended."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """End it if it runs, and release everything. Idempotent."""
+
+
+@runtime_checkable
+class ExecSource(Protocol):
+    """Optional ability of a Controller: run a command beside the task."""
+
+    async def exec(self, options: ExecOptions) -> ExecSession:
+        """Start it. Raises ExecutorError in one line where it can't be: no such program, no such user, not running."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskUsage:
+    """What a task uses. None: not known."""
+
+    cpu_seconds: float | None = None
+    """User and system time so far. The core makes percentages of two of these."""
+    memory_bytes: int | None = None
+    memory_limit_bytes: int | None = None
+    """0: none."""
+    network_received_bytes: int | None = None
+    network_sent_bytes: int | None = None
+    block_read_bytes: int | None = None
+    block_written_bytes: int | None = None
+    pids: int | None = None
+
+
+@runtime_checkable
+class UsageSource(Protocol):
+    """Optional ability of a Controller: what the task uses."""
+
+    async def usage(self) -> TaskUsage:
+        """As of now, within a second or two. Raises ExecutorError where it can't be told."""
         ...

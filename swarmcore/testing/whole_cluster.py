@@ -179,6 +179,9 @@ class _Channel:
     def stream_unary(self, path: str, *_: object, **__: object) -> None:
         """Nobody asks for logs."""
 
+    def stream_stream(self, path: str, *_: object, **__: object) -> None:
+        """Nobody runs a command beside a task."""
+
 
 async def _silence() -> AsyncIterator[Any]:
     await asyncio.Event().wait()

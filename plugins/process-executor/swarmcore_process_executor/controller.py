@@ -31,16 +31,21 @@ from swarmcore.api.objects_pb2 import Task
 from swarmcore.api.types_pb2 import ContainerStatus
 from swarmcore.plugin.executor import (
     Controller,
+    ExecOptions,
+    ExecSession,
+    ExecutorError,
     ExitError,
     LogLine,
     LogOptions,
     TaskRejectedError,
     TaskStartedError,
+    TaskUsage,
     TemporaryError,
 )
-from swarmcore_process_executor import output, spec
+from swarmcore_process_executor import exec, output, spec
 from swarmcore_process_executor.processes import Identity, kill_marked, reap, signal_group, wait_ended
 from swarmcore_process_executor.record import FILES, Noter, Record
+from swarmcore_process_executor.usage import usage_of
 
 log = logging.getLogger("swarmcore.process-executor")
 
@@ -170,6 +175,17 @@ class ProcessController(Controller):
 
     def logs(self, options: LogOptions) -> AsyncIterator[LogLine]:
         return output.lines(self._records, options, self._is_over)
+
+    async def exec(self, options: ExecOptions) -> ExecSession:
+        """Run a command with the task's user, groups, limits, environment and folder."""
+        started = self._started()
+        if started is None:
+            raise ExecutorError("the task has no process yet")
+        return await exec.start(self._pool, started[0], options)
+
+    async def usage(self) -> TaskUsage:
+        """Of the task's process and all that it started."""
+        return await self._blocking(lambda: usage_of(self._task.id))
 
     # Steps that block, on a thread of the pool
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ POLL_SECONDS = 0.5
 MARKER = "SWARMCORE_TASK_ID"
 """In the environment of every process of a task, so that one that leaves the process group is found all the same."""
 SWEEP_SECONDS = 5.0
+CENSUS_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,3 +135,39 @@ def _marked(task_id: str) -> Iterator[int]:
         except OSError:
             continue
         yield int(entry)
+
+
+class Census:
+    """Which processes carry the marker of which task; counted at most twice a second, for whoever asks."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._at = -CENSUS_SECONDS
+        self._pids: dict[str, list[int]] = {}
+
+    def of(self, task_id: str) -> list[int]:
+        """Blocks for as long as a look at each process takes."""
+        with self._lock:
+            if time.monotonic() - self._at >= CENSUS_SECONDS:
+                self._pids = _by_task()
+                self._at = time.monotonic()
+            return self._pids.get(task_id, [])
+
+
+def _by_task() -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    marker = f"{MARKER}=".encode()
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            with open(f"/proc/{entry}/environ", "rb") as file:
+                environ = file.read()
+        except OSError:
+            continue
+        if marker in environ:
+            for each in environ.split(b"\0"):
+                if each.startswith(marker):
+                    found.setdefault(os.fsdecode(each[len(marker) :]), []).append(int(entry))
+                    break
+    return found
