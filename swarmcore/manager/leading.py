@@ -60,7 +60,8 @@ async def lead(leadership: Leadership, store: Store, components: Sequence[Leader
         if not term:
             term = await leadership.wait_leadership_change(0)
             continue
-        work = asyncio.create_task(_lead_term(store.writer(term), components, prepare), name=f"term {term}")
+        running: list[asyncio.Task[None]] = []
+        work = asyncio.create_task(_lead_term(store.writer(term), components, prepare, running), name=f"term {term}")
         change = asyncio.ensure_future(leadership.wait_leadership_change(term))
         try:
             await asyncio.wait({work, change}, return_when=asyncio.FIRST_COMPLETED)
@@ -69,18 +70,20 @@ async def lead(leadership: Leadership, store: Store, components: Sequence[Leader
             term = await change
         finally:
             change.cancel()
-            await _stop(work)
+            await _stop(work, running)
 
 
-async def _lead_term(store: LeaderStore, components: Sequence[LeaderComponent], prepare: Prepare) -> None:
+async def _lead_term(
+    store: LeaderStore, components: Sequence[LeaderComponent], prepare: Prepare, running: list[asyncio.Task[None]]
+) -> None:
+    """`running` gets the components' tasks, so that who ends the term sees which of them don't."""
     log.info("leading in term %d", store.term)
     try:
         await _prepare(prepare, store)
     except NotLeaderError:
         return
     async with asyncio.TaskGroup() as group:
-        for component in components:
-            group.create_task(_supervise(component, store), name=component.name)
+        running.extend(group.create_task(_supervise(each, store), name=each.name) for each in components)
 
 
 async def _prepare(prepare: Prepare, store: LeaderStore) -> None:
@@ -120,12 +123,13 @@ async def _supervise(component: LeaderComponent, store: LeaderStore) -> None:
         failures += 1
 
 
-async def _stop(work: asyncio.Task[None]) -> None:
-    """Cancel and wait; a component that does not end in time is named and left behind."""
+async def _stop(work: asyncio.Task[None], running: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel and wait; a component that does not end in time is named and left behind: its writes are refused."""
     work.cancel()
     done, _ = await asyncio.wait({work}, timeout=STOP_SECONDS)
     if not done:
-        log.error("components of the last term did not stop in %.0f s", STOP_SECONDS)
+        names = ", ".join(task.get_name() for task in running if not task.done()) or "its preparation"
+        log.error("the last term is over, and %s did not stop in %.0f s: left behind", names, STOP_SECONDS)
     elif not work.cancelled():
         # `lead` raises it where there was time to; else it came of the stop itself.
         work.exception()

@@ -168,3 +168,35 @@ async def test_a_full_disk_delays_the_term_and_ends_nothing(
         work.cancel()
         with pytest.raises(asyncio.CancelledError):
             await work
+
+
+async def test_a_component_that_does_not_stop_is_named_and_left_behind_and_its_writes_are_refused(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(leading_module, "STOP_SECONDS", 0.01)
+    released = asyncio.Event()
+
+    class Stubborn(Component):
+        name = "stubborn"
+
+        async def run(self, store: LeaderStore) -> None:
+            self.stores.append(store)
+            while not released.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await released.wait()
+
+    terms, stubborn, other = Terms(), Stubborn(), Component()
+    async with running_store() as store, leading(terms, store, stubborn, other):
+        await terms.become(2)
+        await terms.become(0)
+        async with asyncio.timeout(10):
+            while "left behind" not in caplog.text:  # noqa: ASYNC110 - a log has no event
+                await asyncio.sleep(0.001)
+
+        assert "the last term is over, and stubborn did not stop" in caplog.text
+        assert other.running == []
+        with pytest.raises(NotLeaderError):
+            await stubborn.stores[0].update(lambda tx: tx.config.create(Config(id="late")))
+        assert "late" not in store.view.config
+        released.set()
+        await let_the_loop_run()

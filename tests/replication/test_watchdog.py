@@ -211,3 +211,28 @@ async def test_where_nobody_else_can_lead_writes_fail_with_the_reason_and_resume
                 await asyncio.sleep(0.01)
         await running.create("c")
         assert running.task_ids == ["a", "c"]
+
+
+async def test_what_a_deposed_leader_writes_is_refused_and_nothing_of_it_is_applied_anywhere(tmp_path: Path) -> None:
+    async with manager_group(tmp_path, 3) as group:
+        old = await group.leader()
+        stale = old.store.writer(old.replica.term)
+        assert await old.replica.hand_over()
+        new = await group.leader(besides=old.node_id)
+        # Also when the same manager leads again: the term is another one.
+        assert await new.replica.hand_over()
+        await group.leader(besides=new.node_id)
+
+        def create(tx: Transaction) -> None:
+            tx.config.create(Config(id="stale"))
+
+        for member in group.members.values():
+            writer = member.store.writer(stale.term)
+            with pytest.raises(NotLeaderError):
+                await writer.update(create)
+            with pytest.raises(NotLeaderError):
+                await writer.batch(["x"], lambda tx, item: create(tx))
+
+        await write(await group.leader(), "fresh")
+        await group.wait(lambda: all(has(member, "fresh") for member in group.members.values()))
+        assert not any(has(member, "stale") for member in group.members.values())
