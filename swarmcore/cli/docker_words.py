@@ -33,6 +33,8 @@ _WORDS: Mapping[str, Mapping[str, str]] = {
         "ps": "`swarmctl task ls` lists tasks",
         "run": "`swarmctl service create` runs something",
         "init": "`swarmd` starts a swarm",
+        "backup": "`swarmctl cluster backup FILE` makes one",
+        "restore": "`swarmd --restore FILE` makes a new cluster of a backup",
         "join": "`swarmd --join-addr HOST:4242` joins a swarm",
         "leave": "stop its swarmd, then `swarmctl node remove` it on a manager",
         "swarm": "`swarmctl cluster` has what concerns the whole swarm",
@@ -43,7 +45,10 @@ _WORDS: Mapping[str, Mapping[str, str]] = {
         "stats": "`swarmctl task stats` shows what tasks use",
         "top": "`swarmctl task stats` shows what tasks use",
     },
-    "swarmctl cluster": {"join-token": "`swarmctl cluster inspect` shows the join tokens"},
+    "swarmctl cluster": {
+        "join-token": "`swarmctl cluster inspect` shows the join tokens",
+        "restore": "`swarmd --restore FILE` makes a new cluster of a backup",
+    },
     "swarmctl node": {"ps": "`swarmctl node inspect NODE` lists its tasks"},
     "swarmctl service": {
         "ps": "`swarmctl service inspect SERVICE` lists its tasks",
