@@ -55,7 +55,6 @@ class CrowdContract:
         before = threading.active_count()
         async with case_of(subject) as case:
             _, waits = await _waiting(case, runs())
-            await case.soon(case.executor.describe(), "describe")
 
             threads = threading.active_count() - before
 
@@ -72,6 +71,7 @@ class CrowdContract:
             await _one_life(case)
             await case.soon(case.executor.describe(), "describe")
 
+            await asyncio.sleep(2 * TURN_SECONDS)
             await case.cancelled(watching, "the watch")
             longest = watch.longest
             assert longest < BLOCKED_SECONDS, f"a call blocked the event loop for {longest:.2f} s"

@@ -91,8 +91,9 @@ class HealthContract:
     async def test_a_check_that_is_switched_off_is_none(self, subject: Subject) -> None:
         async with case_of(subject) as case:
             off = Health(test=NO_HEALTH_TEST, interval=0.2, retries=1)
-            made = await case.started(Program(steps=(Pause(1.0), Exit(0)), health=off))
+            made = await case.started(Program(steps=runs().steps, health=off))
+
+            await case.step(made.controller.shutdown, "shutdown")
 
             code = await case.end_of(made)
-
             assert code == 0, f"a task whose health check is switched off ended with {code} instead of 0"

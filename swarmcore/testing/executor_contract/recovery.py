@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swarmcore.testing.executor_contract.case import begin, case_of
+from swarmcore.testing.executor_contract.case import case_of
 from swarmcore.testing.executor_contract.marks import in_a_loop
 from swarmcore.testing.executor_contract.program import Exit, Pause, Program, exits, runs
 from swarmcore.testing.executor_contract.subject import Subject
@@ -34,9 +34,8 @@ class RecoveryContract:
             found = await case.found(later, made.task, made.controller.handle)
 
             assert await subject.running(made.task) == before, "the task was started anew when it was found again"
-            waiting = begin(case.end_of(found))
             await case.step(found.controller.shutdown, "shutdown of a task found again")
-            code = await waiting
+            code = await case.end_of(found)
             assert code == 31, f"a task found again ended with 31; wait tells {code}"
 
     async def test_what_ran_when_the_agent_was_killed_is_found_again(self, subject: Subject) -> None:
@@ -59,9 +58,6 @@ class RecoveryContract:
     async def test_what_ended_while_the_agent_was_away_tells_its_exit_code(self, subject: Subject) -> None:
         async with case_of(subject) as case:
             made = await case.started(Program(steps=(Pause(0.5), Exit(33))))
-            await case.run_of(made.task)
-            await case.soon(made.controller.aclose(), "aclose of the controller")
-            await case.soon(case.executor.aclose(), "aclose of the executor")
 
             async def has_ended() -> bool:
                 return await subject.running(made.task) is None
