@@ -285,6 +285,16 @@ class Manager:
         return self._replica
 
     @property
+    def refusals(self) -> int:
+        """How often another manager said that it takes nothing from this one, as from one that is none any more."""
+        return self._transport.refusals
+
+    @property
+    def was_removed(self) -> bool:
+        """Whether the log says that this manager left the group."""
+        return self._replica.membership.was_removed(self._replica.raft_id)
+
+    @property
     def leader_address(self) -> str:
         """Where another manager leads; empty while this one does, or nobody is known to."""
         leader = self._replica.leader

@@ -26,8 +26,9 @@ from swarmcore.manager.metrics import node_metrics
 from swarmcore.node import addresses
 from swarmcore.node import executors as node_executors
 from swarmcore.node.config import NodeConfig
-from swarmcore.node.connections import OwnManagerConnections, control_channel
+from swarmcore.node.connections import OwnManagerConnections
 from swarmcore.node.listeners import address_of, bind_tcp, bind_unix, serve_control, serve_remote
+from swarmcore.node.outcast import CertificateWay
 from swarmcore.node.pages import Pages, stacks
 from swarmcore.node.restoring import finish_restore, restore
 from swarmcore.node.state_dir import StateDir
@@ -238,6 +239,27 @@ class _Node:
         address: str,
         remotes: Remotes,
     ) -> None:
+        way = CertificateWay(manager, security, self._config.listen_control_api, remotes)
+        renewer = Renewer(security, open_channel=way.open_channel, clock=self._clock)
+        # Also while there is no leader: a manager that was demoted while it was away finds none.
+        await run_together(
+            renewer.run(),
+            way.notice(renewer, self._clock),
+            self._serve_with(manager, port, control_socket, security, executors, address, remotes, way, renewer),
+        )
+
+    async def _serve_with(
+        self,
+        manager: Manager,
+        port: socket.socket,
+        control_socket: socket.socket,
+        security: SecurityConfig,
+        executors: Mapping[str, Executor],
+        address: str,
+        remotes: Remotes,
+        way: CertificateWay,
+        renewer: Renewer,
+    ) -> None:
         config = self._config
         async with contextlib.AsyncExitStack() as stack:
             remote = await serve_remote(
@@ -263,13 +285,7 @@ class _Node:
             stack.push_async_callback(control.aclose)
             log.info("other nodes are told to come to %s", addresses.described(address, config.advertise_remote_api))
 
-            async def open_channel() -> grpc.aio.Channel:
-                # A manager that was demoted can't speak through itself any more, only for itself.
-                if manager.leader_address:
-                    return security.open_channel(manager.leader_address)
-                return control_channel(config.listen_control_api)
-
-            renewer = Renewer(security, open_channel=open_channel, clock=self._clock)
+            way.is_serving = True
             connect = OwnManagerConnections(config.listen_control_api)
             await self._run_agent(security, executors, connect, renewer, remotes)
 
@@ -290,7 +306,8 @@ class _Node:
             return security.open_channel(peer.addr)
 
         renewer = Renewer(security, open_channel=open_channel, clock=self._clock)
-        await self._run_agent(security, executors, RemoteConnections(remotes, security.open_channel), renewer, remotes)
+        connect = RemoteConnections(remotes, security.open_channel)
+        await run_together(renewer.run(), self._run_agent(security, executors, connect, renewer, remotes))
 
     # Both
 
@@ -345,7 +362,7 @@ class _Node:
                 serial = await security.wait_change(serial)
                 agent.refresh()
 
-        await run_together(agent.run(), renewer.run(), say_ready(), follow_certificate())
+        await run_together(agent.run(), say_ready(), follow_certificate())
 
 
 def _word(role: NodeRole.ValueType) -> str:

@@ -76,15 +76,22 @@ class Transport:
         self._group: Group | None = None
         self._peers: dict[int, _Peer] = {}
         self._changed = asyncio.Event()
+        self.refusals = 0
+        """How often another manager answered that it takes nothing from this one."""
 
     def send(self, message: Message) -> None:
         """Send a message some time soon, or lose it."""
         peer = self._peers.get(message.to)
         if peer is None:
-            peer = self._peers[message.to] = _Peer(message.to, self._dial, self._introduced.get(message.to))
+            peer = self._peers[message.to] = _Peer(
+                message.to, self._dial, self._introduced.get(message.to), self._on_refusal
+            )
             self._changed.set()
         if not peer.put(message):
             self._tell_soon(MemberUnreachable(message.to))
+
+    def _on_refusal(self) -> None:
+        self.refusals += 1
 
     def _tell_soon(self, event: Event) -> None:
         # Called out of the machine's own step: what it is told now would come in its middle.
@@ -121,8 +128,15 @@ class Transport:
 class _Peer:
     """One member: its queue and its streams."""
 
-    def __init__(self, id: int, dial: Callable[[str], grpc.aio.Channel], introduced: str | None) -> None:
+    def __init__(
+        self,
+        id: int,
+        dial: Callable[[str], grpc.aio.Channel],
+        introduced: str | None,
+        refused: Callable[[], None],
+    ) -> None:
         self._id = id
+        self._refused = refused
         self._introduced = introduced
         self._dial = dial
         self._outbox = Outbox()
@@ -210,6 +224,8 @@ class _Peer:
             reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else "it does not answer"
             words = "takes nothing from this one" if is_answer else "can't be reached"
             log.warning("manager %d at %s %s: %s", self._id, address, words, reason)
+        if is_answer:
+            self._refused()
         self._is_refused = is_answer
 
     async def _deliver(self, channel: grpc.aio.Channel, address: str, group: Group) -> None:
