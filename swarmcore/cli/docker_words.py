@@ -78,6 +78,7 @@ _WORDS: Mapping[str, Mapping[str, str]] = {
         "--label-add": f"use --label: {_LISTS}",
         "--label-rm": f"use --label: {_LISTS}",
     },
+    "swarmctl task exec": {"*": "put -- before the command, whose flags are its own"},
     "swarmctl secret create": _FILE,
     "swarmctl config create": _FILE,
     "swarmctl network create": {"": "the name is given with --name"},
@@ -86,4 +87,5 @@ _WORDS: Mapping[str, Mapping[str, str]] = {
 
 def explained(command_path: str, word: str) -> str:
     """What to do instead of `word` after this command; `""` stands for one argument too many. Empty where unknown."""
-    return _WORDS.get(command_path, {}).get(word, "")
+    words = _WORDS.get(command_path, {})
+    return words.get(word, words.get("*", ""))

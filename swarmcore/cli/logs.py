@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 RETRY_SECONDS = 0.5
 LOST_SECONDS = 60.0
 """How long a follower looks for a manager again before it gives up."""
-ID = re.compile(r"\b[0-9a-z]{25}\b")
+ID = re.compile(r"[0-9a-z]{25}")
+NODE_ID = re.compile(r"\b(node )([0-9a-z]{25})\b")
 
 
 def show_logs(
@@ -51,7 +52,7 @@ def show_logs(
     request.options.tail = _tail(tail)
     if since is not None:
         request.options.since.FromNanoseconds(_since(since))
-    names = _TaskNames(to)
+    names = TaskNames(to)
     for typed in services:
         _select(to, names, typed, request.selector)
     for typed in tasks:
@@ -69,7 +70,7 @@ def show_logs(
     _Reader(to, request, LogPrinter(style, names.of), names).run()
 
 
-def _select(to: Manager, names: _TaskNames, typed: str, selector: LogSelector) -> None:
+def _select(to: Manager, names: TaskNames, typed: str, selector: LogSelector) -> None:
     """A service by name or id, or else a task, as Docker takes both."""
     try:
         selector.service_ids.append(find_service(to, typed).id)
@@ -118,7 +119,7 @@ def _colours(is_terminal: bool) -> bool:
     return is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-class _TaskNames:
+class TaskNames:
     """Names of tasks and nodes, each asked for once."""
 
     def __init__(self, to: Manager) -> None:
@@ -132,28 +133,36 @@ class _TaskNames:
     def node(self, id: str) -> str:
         return self._names.node(id)
 
+    def in_words(self, text: str) -> str:
+        """With names of nodes in place of their ids."""
+        return NODE_ID.sub(lambda match: match[1] + self._names.node(match[2]), text)
+
     def of(self, line: LogMessage) -> tuple[str, str]:
         """Of a line's task and of its node."""
-        context = line.context
-        if context.task_id not in self._tasks:
-            self._load(context.service_id)
-        if context.task_id not in self._tasks:
+        return self.names(line.context.task_id, line.context.service_id, line.context.node_id)
+
+    def names(self, task_id: str, service_id: str, node_id: str) -> tuple[str, str]:
+        """Of a task and of its node."""
+        if task_id not in self._tasks and service_id:
+            # All of the service at once, since most often each of them has something to say.
+            self.load(service_id)
+        if task_id not in self._tasks:
             # One look-up, then it is known: the task may have been removed, and its line is here all the same.
             from swarmcore.api.objects_pb2 import Task
 
             try:
-                self.know(find_task(self._to, context.task_id))
+                self.know(find_task(self._to, task_id))
             except CliError:
-                self.know(Task(id=context.task_id, service_id=context.service_id))
-        return self._names.task(self._tasks[context.task_id]), self._names.node(context.node_id)
+                self.know(Task(id=task_id, service_id=service_id))
+        return self._names.task(self._tasks[task_id]), self._names.node(node_id)
 
-    def _load(self, service_id: str) -> None:
-        """All tasks of the service at once, since most often each of them has something to say."""
+    def load(self, service_id: str) -> None:
+        """Know all tasks of a service; of all services where it is empty."""
         from swarmcore.api import control_pb2 as pb
 
-        if not service_id:
-            return
-        request = pb.ListTasksRequest(filters=pb.ListTasksRequest.Filters(service_ids=[service_id]))
+        request = pb.ListTasksRequest()
+        if service_id:
+            request.filters.service_ids.append(service_id)
         try:
             for task in self._to.call(self._to.control.ListTasks, request).tasks:
                 self.know(task)
@@ -164,7 +173,7 @@ class _TaskNames:
 class _Reader:
     """Reads one stream of lines, and asks for it anew where its manager went away under a follower."""
 
-    def __init__(self, to: Manager, request: SubscribeLogsRequest, printer: LogPrinter, names: _TaskNames) -> None:
+    def __init__(self, to: Manager, request: SubscribeLogsRequest, printer: LogPrinter, names: TaskNames) -> None:
         self._to = to
         self._request = request
         self._printer = printer
@@ -227,7 +236,7 @@ class _Reader:
         _write(out, err)
 
     def _warn(self, reason: str, *, once: bool = True) -> None:
-        text = clean(ID.sub(lambda match: self._names.node(match[0]), reason))
+        text = clean(self._names.in_words(reason))
         if not once or text not in self._warned:
             self._warned.add(text)
             print(f"Warning: {text}", file=sys.stderr, flush=True)

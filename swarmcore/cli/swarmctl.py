@@ -14,7 +14,10 @@ from swarmcore.cli.words import shortened, wrong_word
 COMMANDS = {
     "node": ("swarmcore.cli.node", "List, inspect and manage nodes."),
     "service": ("swarmcore.cli.service", "Create, inspect, update and remove services; show their logs."),
-    "task": ("swarmcore.cli.task", "List, inspect and remove tasks; show their logs."),
+    "task": (
+        "swarmcore.cli.task",
+        "List, inspect and remove tasks; their logs, what they use, commands beside them.",
+    ),
     "secret": ("swarmcore.cli.secret", "Create, inspect and remove secrets."),
     "config": ("swarmcore.cli.config", "Create, inspect and remove configs."),
     "network": ("swarmcore.cli.network", "Create, inspect and remove networks."),

@@ -18,7 +18,7 @@ HEADERS = ("ID", "Service", "Desired State", "Last State", "Node")
 
 @click.group(cls=Group, no_args_is_help=True)
 def command() -> None:
-    """List, inspect and remove tasks; show their logs."""
+    """List, inspect and remove tasks; their logs, what they use, commands beside them."""
 
 
 @command.command(name="ls")
@@ -89,3 +89,43 @@ def logs(task: tuple[str, ...], **given: Any) -> None:
     from swarmcore.cli.logs import show_logs
 
     show_logs(manager(), tasks=task, **given)
+
+
+@command.command(
+    name="exec",
+    epilog=example(
+        "swarmctl task exec 0zxyg3o7mtpk8i5jlfhdw6qcs -- ps aux",
+        "swarmctl task exec 0zxyg3o7mtpk8i5jlfhdw6qcs -it -- sh",
+        "swarmctl task exec 0zxyg3o7mtpk8i5jlfhdw6qcs -i -- sh -c 'cat >settings' <settings",
+    ),
+)
+@click.argument("task", cls=Named)
+@click.argument("words", nargs=-1, required=True, metavar="-- COMMAND [ARG]...")
+@click.option("--interactive", "-i", "with_input", is_flag=True, help="Give it this command's standard input.")
+@click.option("--tty", "-t", "with_terminal", is_flag=True, help="Give it a terminal.")
+@click.option("--env", "-e", multiple=True, metavar="NAME=VALUE", help="Set a variable for it. Repeatable.")
+@click.option("--workdir", "-w", "directory", default="", metavar="DIR", help="Run it there. [default: the task's]")
+@click.option("--user", "-u", default="", metavar="USER", help="Run it as that user. [default: the task's]")
+def exec_(task: str, words: tuple[str, ...], env: tuple[str, ...], **given: Any) -> None:
+    """Run a command beside a task that runs, on whatever node; exit as it does, 125 where it can't be run.
+
+    The command is killed when this one ends. Who ran what is written to the audit log of the leading manager.
+    """
+    from swarmcore.cli import exec as command_beside
+
+    to = manager()
+    code = command_beside.run(to, find_task(to, task).id, words, env=env, **given)
+    click.get_current_context().exit(code)
+
+
+@command.command(name="stats", epilog=example("swarmctl task stats", "swarmctl task stats --service web --no-stream"))
+@click.argument("task", cls=Named, nargs=-1)
+@click.option("--service", multiple=True, metavar="SERVICE", help="All tasks of a service that run. Repeatable.")
+@click.option("--no-stream", is_flag=True, help="Print one table and end; so it is where stdout is no terminal.")
+@click.option("--no-trunc", is_flag=True, help="Show ids in full.")
+@output_option
+def stats(task: tuple[str, ...], service: tuple[str, ...], no_stream: bool, no_trunc: bool, output: str) -> None:
+    """Show what tasks use: all that run, or those that are named."""
+    from swarmcore.cli.stats import show_stats
+
+    show_stats(manager(), tasks=task, services=service, once=no_stream, truncate=not no_trunc, output=output)

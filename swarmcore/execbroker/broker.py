@@ -115,20 +115,23 @@ class ExecBroker(TaskAccessServicer, TaskAccessBrokerServicer):
         caller = self._operator()
         start = await _first(requests)
         check_start(start)
-        task, node = running_task(term.store.view, start.task_id)
-        job = ExecJob(self._new_id(), node.id, start)
-        facts = {
-            "id": job.id,
+        facts: dict[str, object] = {
+            "id": self._new_id(),
             "manager": caller.node_id,
             "says_user": start.said_user[:64],
-            "task": task.id,
-            "service": task.service_id,
-            "node": node.id,
+            "task": start.task_id[:64],
+            "command": shown_command(start.command),
         }
+        try:
+            task, node = running_task(term.store.view, start.task_id)
+        except SwarmError as error:
+            self._audit.record("exec.refused", **facts, error=str(error))
+            raise
+        facts |= {"service": task.service_id, "node": node.id}
+        job = ExecJob(str(facts["id"]), node.id, start)
         self._audit.record(
             "exec.start",
             **facts,
-            command=shown_command(start.command),
             env=shown_names(start.env),
             user=start.user[:64],
             tty=start.tty,
