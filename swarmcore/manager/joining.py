@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from swarmcore.api.caller import Caller
 from swarmcore.api.raft_pb2_grpc import RaftStub
 from swarmcore.clock import Clock
 from swarmcore.errors import ConfigurationError, InvalidArgumentError
+from swarmcore.replication.replica import Replica
 
 log = logging.getLogger("swarmcore.manager")
 
@@ -51,6 +53,26 @@ async def _ask(manager: str, address: str, dial: Callable[[str], grpc.aio.Channe
             return answer
     finally:
         await channel.close()
+
+
+async def keep_address_known(replica: Replica, address: str, dial: Callable[[str], grpc.aio.Channel], clock: Clock) -> None:
+    """Have the others told where this manager is, until cancelled.
+
+    They look for it where it was the last time. Who moved hears nothing from them, so it has to ask.
+    """
+    while True:
+        await clock.sleep_until(clock.monotonic() + RETRY_SECONDS)
+        members = replica.membership.members
+        known = members.get(replica.raft_id)
+        if known is None or known.address == address or replica.term:
+            continue  # a leader writes its own address into the log
+        for other in members.values():
+            if other.id == replica.raft_id:
+                continue
+            with contextlib.suppress(grpc.aio.AioRpcError, TimeoutError):
+                await _ask(other.address, address, dial)
+                log.info("the other managers are told that this one is at %s now, not at %s", address, known.address)
+                break
 
 
 def reachable_address(address: str, caller: Caller) -> str:

@@ -39,7 +39,7 @@ from swarmcore.logbroker.broker import LogBroker
 from swarmcore.manager.backup import BackupService
 from swarmcore.manager.bootstrap import Founder, ensure_cluster
 from swarmcore.manager.forcing import check_nobody_leads
-from swarmcore.manager.joining import join_group, reachable_address
+from swarmcore.manager.joining import join_group, keep_address_known, reachable_address
 from swarmcore.manager.leader_proxy import LeaderProxy
 from swarmcore.manager.leading import LeaderComponent, lead
 from swarmcore.manager.locking import Locking
@@ -262,6 +262,7 @@ class Manager:
             self.store.run(),
             lead(self._replica, self.store, self._components, self._prepare),
             self._transport.run(self._replica),
+            keep_address_known(self._replica, self._config.address, self._security.open_channel, self._clock),
             Locking(self.store, self._replica, self._security, self._clock).run(),
         )
 
