@@ -55,7 +55,9 @@ async def _ask(manager: str, address: str, dial: Callable[[str], grpc.aio.Channe
         await channel.close()
 
 
-async def keep_address_known(replica: Replica, address: str, dial: Callable[[str], grpc.aio.Channel], clock: Clock) -> None:
+async def keep_address_known(
+    replica: Replica, address: str, dial: Callable[[str], grpc.aio.Channel], clock: Clock
+) -> None:
     """Have the others told where this manager is, until cancelled.
 
     They look for it where it was the last time. Who moved hears nothing from them, so it has to ask.
