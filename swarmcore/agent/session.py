@@ -24,6 +24,7 @@ from swarmcore.api.dispatcher_pb2 import (
     UpdateTaskStatusRequest,
 )
 from swarmcore.api.dispatcher_pb2_grpc import DispatcherStub
+from swarmcore.api.metadata import TIME
 from swarmcore.api.types_pb2 import NodeDescription
 from swarmcore.clock import Clock
 from swarmcore.errors import PermissionDeniedError, UnavailableError
@@ -127,7 +128,11 @@ class Session:
 
     async def _beat(self) -> None:
         while True:
-            reply = await self._stub.Heartbeat(HeartbeatRequest(session_id=self.id), timeout=HEARTBEAT_SECONDS)
+            reply = await self._stub.Heartbeat(
+                HeartbeatRequest(session_id=self.id),
+                timeout=HEARTBEAT_SECONDS,
+                metadata=((TIME, f"{self._clock.now():.3f}"),),
+            )
             period = reply.period.seconds + reply.period.nanos / 1e9
             await self._clock.sleep_until(self._clock.monotonic() + max(period, MIN_PERIOD_SECONDS))
 

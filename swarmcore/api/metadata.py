@@ -1,4 +1,4 @@
-"""What a manager's answer says about itself, in gRPC's trailing metadata: names of our own, that SwarmKit ignores."""
+"""What calls and answers say beside their messages, in gRPC's metadata: names of our own, that SwarmKit ignores."""
 
 from __future__ import annotations
 
@@ -9,3 +9,5 @@ NOT_DONE = "not-done"
 REFUSED = "refused"
 STALE = "swarmcore-stale"
 """No leader could be asked: the answer is what this manager knew last."""
+TIME = "swarmcore-time"
+"""With a heartbeat: the caller's clock, in seconds since the epoch."""

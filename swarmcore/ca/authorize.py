@@ -20,7 +20,7 @@ import grpc
 from cryptography import x509
 
 from swarmcore.api.caller import Caller, set_caller
-from swarmcore.api.metadata import NOT_DONE, OUTCOME, REFUSED, STALE
+from swarmcore.api.metadata import NOT_DONE, OUTCOME, REFUSED, STALE, TIME
 from swarmcore.api.roles import is_for_socket_only, may_call
 from swarmcore.api.types_pb2 import NodeRole
 from swarmcore.ca.forwarding import (
@@ -63,6 +63,8 @@ _CODES: dict[Status, grpc.StatusCode] = {Status(code.value[0]): code for code in
 
 Handler = Any
 """What grpc calls an RpcMethodHandler."""
+MAX_PASSED = 32
+"""Characters of a value that is passed on as it came."""
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Behaviour = Callable[[Any, Any], Any]
 
@@ -244,7 +246,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         if caller.is_forwarded:
             # Two managers that each think the other leads must not play ball.
             raise NotLeaderError("this manager is not the leader: ask again")
-        return metadata_of(caller)
+        return (*metadata_of(caller), *_passed_on(context))
 
     @contextlib.contextmanager
     def _stream(self) -> Iterator[None]:
@@ -442,3 +444,9 @@ async def _refuse(method: str, context: Context, error: Exception) -> NoReturn:
         log.exception("%s failed", method, exc_info=error)
     await context.abort(grpc.StatusCode.INTERNAL, "internal error: the manager's log says more")
     raise AssertionError("unreachable")
+
+
+def _passed_on(context: Context) -> Metadata:
+    """What a caller says of itself that the leader is to hear, beside who it is."""
+    found = [(key, value) for key, value in context.invocation_metadata() or () if key == TIME]
+    return tuple((key, value) for key, value in found[:1] if isinstance(value, str) and len(value) <= MAX_PASSED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from random import Random
 from typing import Any, Final, Protocol
 
@@ -27,6 +27,7 @@ from swarmcore.api.dispatcher_pb2_grpc import DispatcherServicer
 from swarmcore.api.ids import IdSource, new_id
 from swarmcore.api.types_pb2 import WeightedPeer
 from swarmcore.clock import Clock, SystemClock
+from swarmcore.dispatcher.clocks import time_in
 from swarmcore.dispatcher.requests import check_session, check_session_id, task_updates, unpublished_volumes
 from swarmcore.dispatcher.sessions import MUST_DISCONNECT
 from swarmcore.dispatcher.streams import Session
@@ -35,6 +36,7 @@ from swarmcore.errors import AbortedError
 from swarmcore.store.store import LeaderStore
 
 Context = ServicerContext[Any, Any]
+Metadata = Iterable[tuple[str, str | bytes]]
 SYSTEM_CLOCK: Final = SystemClock()
 
 
@@ -63,9 +65,12 @@ class Dispatcher(DispatcherServicer):
         clock: Clock = SYSTEM_CLOCK,
         rng: Random | None = None,
         new_id: IdSource = new_id,
+        *,
+        metadata_of: Callable[[Context], Metadata] = lambda context: context.invocation_metadata() or (),
     ) -> None:
         """`managers` names whom agents may turn to, at least this manager, by addresses that they reach."""
         self._caller_of = caller_of
+        self._metadata_of = metadata_of
         self._managers = managers
         self._own_node_id = own_node_id
         self._clock = clock
@@ -123,7 +128,8 @@ class Dispatcher(DispatcherServicer):
     async def Heartbeat(self, request: HeartbeatRequest, context: Context) -> HeartbeatResponse:
         """Renew the caller's lease (SwarmKit: 8.3)."""
         term = self._running()
-        return term.sessions.heartbeat(self._session(term, context, request.session_id))
+        session = self._session(term, context, request.session_id)
+        return term.sessions.heartbeat(session, time_in(self._metadata_of(context)))
 
     async def Assignments(self, request: AssignmentsRequest, context: Context) -> AsyncIterator[AssignmentsMessage]:
         """Everything that the caller shall have, then every change of it (SwarmKit: 8.6).

@@ -8,7 +8,7 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from swarmcore.api.types_pb2 import TaskState, TaskStatus
+from swarmcore.api.types_pb2 import NodeStatus, TaskState, TaskStatus
 from swarmcore.clock import Clock
 from swarmcore.dispatcher.states import (
     NodeState,
@@ -40,6 +40,7 @@ class Reports:
         self._statuses = WriteQueue[TaskStatus]("task statuses", self._write_status, clock)
         self._nodes = WriteQueue[NodeState]("node states", self._write_node, clock)
         self._orphans = WriteQueue[None]("orphaned tasks", self._write_orphan, clock)
+        self._clocks = WriteQueue[str]("warnings of clocks", self._write_clock, clock)
         self._volumes = WriteQueue[str]("volume reports", self._write_volume, clock)
         self._stamp = Timestamp()
 
@@ -47,7 +48,8 @@ class Reports:
     def loops(self) -> Sequence[Callable[[], Coroutine[None, None, None]]]:
         """One coroutine function for each queue, to be run side by side for as long as the term lasts."""
         return [
-            partial(queue.run, self._store) for queue in (self._statuses, self._nodes, self._orphans, self._volumes)
+            partial(queue.run, self._store)
+            for queue in (self._statuses, self._nodes, self._orphans, self._clocks, self._volumes)
         ]
 
     # In
@@ -85,6 +87,10 @@ class Reports:
         """Queue the state of a node without a session."""
         self._nodes.put(node_id, state)
 
+    def put_clock(self, node_id: str, message: str) -> None:
+        """Queue what the status of a node with a session says of its clock."""
+        self._clocks.put(node_id, message)
+
     def put_orphans(self, node_id: str) -> None:
         """Queue that everything the node may still run is given up."""
         for task in self._store.view.task.by("node", node_id):
@@ -99,6 +105,10 @@ class Reports:
     def _write_node(self, tx: Transaction, item: tuple[str, NodeState]) -> None:
         if not self._has_session(item[0]):
             write_node_state(tx, item[0], item[1])
+
+    def _write_clock(self, tx: Transaction, item: tuple[str, str]) -> None:
+        if self._has_session(item[0]):
+            write_node_state(tx, item[0], NodeState(NodeStatus.READY, item[1]))
 
     def _write_orphan(self, tx: Transaction, item: tuple[str, None]) -> None:
         task = tx.task.get(item[0])

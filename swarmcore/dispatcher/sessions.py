@@ -20,6 +20,7 @@ from swarmcore.api.objects_pb2 import Cluster, Node
 from swarmcore.api.types_pb2 import NodeDescription, NodeStatus, WeightedPeer
 from swarmcore.clock import Clock
 from swarmcore.dispatcher.brake import BrakeWatch
+from swarmcore.dispatcher.clocks import ClockWatch
 from swarmcore.dispatcher.leases import (
     DEFAULT_PERIOD,
     GRACE_PERIODS,
@@ -73,8 +74,11 @@ class Sessions:
         managers: Callable[[], Sequence[WeightedPeer]],
         on_state: Callable[[str, NodeState], None],
         on_abandoned: Callable[[str], None],
+        on_clock: Callable[[str, str], None],
     ) -> None:
-        """`on_state` is told of nodes that are lost, `on_abandoned` of those that have been lost for a day."""
+        """`on_state` is told of nodes that are lost, `on_abandoned` of those that have been lost for a day, `on_clock`
+        of what a node's status is to say of its clock.
+        """
         self._store = store
         self._pump = pump
         self._clock = clock
@@ -84,8 +88,10 @@ class Sessions:
         self._peers = list(managers())
         self._on_state = on_state
         self._on_abandoned = on_abandoned
+        self._on_clock = on_clock
         self._leases = Leases()
         self._limit = RegistrationLimit()
+        self._clocks = ClockWatch()
         self._brake = BrakeWatch(list(store.view.node.all()), clock.monotonic())
         self._by_node: dict[str, Session] = {}
         self._closing: deque[tuple[float, Stream]] = deque()
@@ -121,6 +127,7 @@ class Sessions:
             session = self._by_node[node_id] = Session(node_id, self._new_id())
         # Before the write: a node that is being registered is not written down as lost.
         self._grant(session)
+        self._clocks.forget(node_id)
         try:
             await self._store.update(lambda tx: mark_ready(tx, node_id, description, address))
         except BaseException:
@@ -152,11 +159,20 @@ class Sessions:
             raise SESSION_INVALID()
         return session
 
-    def heartbeat(self, session: Session) -> HeartbeatResponse:
-        """Renew the lease; the reply says when the next heartbeat is due."""
+    def heartbeat(self, session: Session, time: float | None = None) -> HeartbeatResponse:
+        """Renew the lease; the reply says when the next heartbeat is due. `time` is the node's own, where it says."""
+        if time is not None:
+            self._compare_clocks(session.node_id, time)
         period = Duration()
         period.FromNanoseconds(int(self._grant(session) * 1e9))
         return HeartbeatResponse(period=period)
+
+    def _compare_clocks(self, node_id: str, time: float) -> None:
+        node = self._store.view.node.get(node_id)
+        if node is not None:
+            message = self._clocks.heard(node_id, _name(node), time, self._clock.now())
+            if message is not None:
+                self._on_clock(node_id, message)
 
     def _grant(self, session: Session) -> float:
         period = heartbeat_period(self._configured_period(), len(self._by_node), self._rng)
@@ -187,6 +203,7 @@ class Sessions:
     def forget(self, node_id: str) -> None:
         """The node is no longer in the cluster."""
         self._leases.drop(node_id)
+        self._clocks.forget(node_id)
         self._limit.forget(node_id)
         self.end(node_id, REMOVED)
 

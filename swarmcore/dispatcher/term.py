@@ -59,6 +59,7 @@ class Term:
             managers=managers,
             on_state=self.reports.put_node,
             on_abandoned=self.reports.put_orphans,
+            on_clock=self.reports.put_clock,
         )
 
     # The life of the term

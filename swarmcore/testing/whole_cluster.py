@@ -157,7 +157,7 @@ class _Channel:
     def unary_unary(self, path: str, *_: object, **__: object) -> Callable[..., Awaitable[Any]]:
         method = getattr(self._dispatcher, path.rpartition("/")[2])
 
-        async def call(request: Any, timeout: float | None = None) -> Any:
+        async def call(request: Any, timeout: float | None = None, metadata: object = None) -> Any:
             await asyncio.sleep(0)
             if self._machine.is_cut:
                 raise _rpc_error(CUT)
@@ -266,7 +266,9 @@ class WholeCluster:
         self._proposer = proposer
         peer = WeightedPeer(peer=Peer(node_id="manager", addr="10.0.0.1:4242"), weight=10)
         caller_of: Any = lambda context: context  # noqa: E731 - the context is the caller
-        self.dispatcher = Dispatcher(caller_of, lambda: [peer], "manager", clock=clock, rng=self.random)
+        self.dispatcher = Dispatcher(
+            caller_of, lambda: [peer], "manager", clock=clock, rng=self.random, metadata_of=lambda _: ()
+        )
         self.control = ControlService(store, members=lambda: (), cluster_ops=_NoClusterOps(), clock=clock)
         self._components: list[LeaderComponent] = [
             *components(plugins=lambda: plugins, clock=clock),

@@ -36,6 +36,11 @@ MANAGER = "manager-1"
 class FakeCaller:
     node_id: str
     remote_addr: str = "10.0.0.7"
+    time: str = ""
+    """What it sends of its clock."""
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("swarmcore-time", self.time),) if self.time else ()
 
 
 class Listener(Generic[M]):
@@ -85,9 +90,10 @@ class Agent:
         await let_the_loop_run()
         return listener
 
-    async def beat(self, session_id: str | None = None) -> float:
+    async def beat(self, session_id: str | None = None, time: str = "") -> float:
         request = HeartbeatRequest(session_id=self.session_id if session_id is None else session_id)
-        period = (await self.world.dispatcher.Heartbeat(request, self.caller)).period
+        caller: Any = FakeCaller(self.node_id, time=time)
+        period = (await self.world.dispatcher.Heartbeat(request, caller)).period
         return float(period.seconds + period.nanos / 1e9)
 
     async def report(self, *updates: tuple[str, TaskStatus]) -> UpdateTaskStatusResponse:
