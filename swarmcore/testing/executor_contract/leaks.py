@@ -15,7 +15,7 @@ from swarmcore.testing.executor_contract.marks import in_a_loop
 from swarmcore.testing.executor_contract.program import READY, Program, RunOn, exits, runs
 from swarmcore.testing.executor_contract.subject import Subject
 
-LIVES = 6
+LIVES = 4
 DESCRIPTORS = Path("/proc/self/fd")
 
 
@@ -52,8 +52,7 @@ async def _counted(subject: Subject, count: Callable[[], int], what: str) -> Non
     gc.collect()
     before = count()
     async with case_of(subject) as case:
-        for _ in range(2):
-            await _life(case)
+        await _life(case)
         held = count()
         for _ in range(LIVES):
             await _life(case)

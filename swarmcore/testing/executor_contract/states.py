@@ -147,7 +147,8 @@ class StateContract:
                 await asyncio.sleep(moment)
                 await case.cancelled(starting, "start")
 
-                await case.again(made.controller.start, "start after it was cancelled", TaskStartedError)
+                if starting.cancelled():
+                    await case.again(made.controller.start, "start after it was cancelled", TaskStartedError)
 
                 await case.ready(made.task, runs())
                 await case.step(made.controller.shutdown, "shutdown")
