@@ -53,6 +53,12 @@ class Machines:
             node.wait_ready()
         return node
 
+    def move(self, name: str) -> None:
+        """Let a node that is down have another address from its next start on."""
+        node, old = self.nodes[name], self.addresses[name]
+        self.addresses[name] = f"127.0.0.1:{free_port()}"
+        node.flags = tuple(self.addresses[name] if flag == old else flag for flag in node.flags)
+
     def managers(self, by: str) -> dict[str, str]:
         """The managers' status by name, as `by` shows it."""
         rows = self.nodes[by].swarmctl.table("node", "ls")
