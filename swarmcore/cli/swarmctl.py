@@ -16,7 +16,7 @@ COMMANDS = {
     "service": ("swarmcore.cli.service", "Create, inspect, update and remove services; show their logs."),
     "task": (
         "swarmcore.cli.task",
-        "List, inspect and remove tasks; their logs, what they use, commands beside them.",
+        "List, inspect and remove tasks; look into them.",
     ),
     "secret": ("swarmcore.cli.secret", "Create, inspect and remove secrets."),
     "config": ("swarmcore.cli.config", "Create, inspect and remove configs."),

@@ -18,7 +18,7 @@ HEADERS = ("ID", "Service", "Desired State", "Last State", "Node")
 
 @click.group(cls=Group, no_args_is_help=True)
 def command() -> None:
-    """List, inspect and remove tasks; their logs, what they use, commands beside them."""
+    """List, inspect and remove tasks; look into them."""
 
 
 @command.command(name="ls")

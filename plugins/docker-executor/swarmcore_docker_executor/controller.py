@@ -11,15 +11,19 @@ from typing import Any, TypeVar
 from swarmcore.api.objects_pb2 import Node, Task
 from swarmcore.api.types_pb2 import ContainerStatus, PortConfig, PortStatus
 from swarmcore.plugin import containers
+from swarmcore.plugin.engine_exec import container_usage, start_command
 from swarmcore.plugin.executor import (
     Controller,
     Dependencies,
+    ExecOptions,
+    ExecSession,
     ExitError,
     LogLine,
     LogOptions,
     TaskPreparedError,
     TaskRejectedError,
     TaskStartedError,
+    TaskUsage,
     TemporaryError,
 )
 from swarmcore.plugin.task_files import MemoryFolder
@@ -193,6 +197,14 @@ class DockerController(Controller):
         for watcher in self._watchers:
             watcher.close()
         end(self._reading)
+
+    async def exec(self, options: ExecOptions) -> ExecSession:
+        """Run a command in the container."""
+        return await start_command(self._engine.http, self._id, options)
+
+    async def usage(self) -> TaskUsage:
+        """What the container uses."""
+        return await container_usage(self._engine.http, self._id)
 
     def logs(self, options: LogOptions) -> AsyncIterator[LogLine]:
         """What the container printed; with `follow` until it ends. Nothing where there is none."""

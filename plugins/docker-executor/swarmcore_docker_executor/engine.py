@@ -15,6 +15,7 @@ import requests
 from docker.api.client import APIClient
 
 from swarmcore.errors import ConfigurationError
+from swarmcore.plugin.engine_exec import EngineApi
 from swarmcore.plugin.executor import ExecutorError, TemporaryError
 from swarmcore.plugin.threads import Threads
 from swarmcore_docker_executor.sockets import new_client
@@ -42,6 +43,8 @@ class Engine:
     def __init__(self, address: str, api_version: str, threads: Threads | None = None) -> None:
         self.address = address
         self.api_version = api_version
+        self.http = EngineApi(address, f"/v{api_version}")
+        """For requests that need no thread."""
         self._threads = threads if threads is not None else Threads(THREADS, "docker")
         self._clients = threading.local()
         self._open: list[APIClient] = []
