@@ -140,6 +140,8 @@ class Snapshots:
         finally:
             self._receiving = None
             work.cancel()
+            # The stream must not be closed under it.
+            await asyncio.wait([work])
         if work.cancelled():
             raise AbortedError("the snapshot is sent anew meanwhile")
         if work.result() is None:

@@ -19,7 +19,7 @@ class Wire:
         self.carried = 0
         """Bytes that went to the target."""
         self.limit: int | None = None
-        """All connections are cut once that many bytes went to the target."""
+        """Everything is swallowed once that many bytes went to the target."""
         self.connections = 0
         """So many were made."""
         self._open: set[asyncio.StreamWriter] = set()
@@ -72,13 +72,12 @@ class Wire:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flows: asyncio.Event, *, is_counted: bool
     ) -> None:
         while data := await reader.read(_READ_BYTES):
-            await flows.wait()
             if is_counted:
                 self.carried += len(data)
                 if self.limit is not None and self.carried >= self.limit:
                     self.limit = None
-                    self.cut()
-                    return
+                    self.swallow()
+            await flows.wait()
             writer.write(data)
             await writer.drain()
         raise ConnectionResetError
