@@ -100,6 +100,6 @@ def timestamp(line: LogMessage) -> str:
     """When the line was written, in UTC, to the nanosecond."""
     try:
         whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(line.timestamp.seconds))
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, OSError):
         whole = str(line.timestamp.seconds)
     return f"{whole}.{line.timestamp.nanos:09d}Z"

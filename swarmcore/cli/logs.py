@@ -109,7 +109,7 @@ def _since(text: str) -> int:
             return int(whole) * BILLION + int(fraction.ljust(9, "0") or 0)
         moment = datetime.fromisoformat(text)
         return max(0, int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * BILLION))
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, OSError):
         raise click.BadParameter(
             f"{text!r} is neither a length of time (10m, 1h30m) nor a time (2026-01-31T12:00:00Z)", param_hint="--since"
         ) from None
