@@ -25,6 +25,8 @@ from swarmcore.raft.types import NO_ONE, EntryKind
 
 STALLED_ELECTIONS = 5
 """So many election timeouts a leader goes on with entries that no majority makes durable."""
+MAX_READS = 4096
+"""Reads that wait for the others' word."""
 PROOF_BEATS = 3
 """So many heartbeats after it stood still a leader waits for its followers' word."""
 
@@ -326,7 +328,11 @@ class Leader(RoleState):
 
     def _read(self, member: int, read: int) -> None:
         core = self._core
-        if not core.has_committed_in_term:
+        if len(self._reads) + len(self._early_reads) >= MAX_READS:
+            # Nobody confirms them, and who asked has given up. Followers ask again.
+            if member == core.id:
+                core.emit(RefuseRead(read))
+        elif not core.has_committed_in_term:
             # Until then it does not know how far the log is committed.
             self._early_reads.append((member, read))
         elif core.is_alone:

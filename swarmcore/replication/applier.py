@@ -76,7 +76,12 @@ class Applier:
         if index > self.index:
             applied: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append((index, applied))
-            await applied
+            try:
+                await applied
+            finally:
+                # Who gives up leaves nothing behind: without a majority nothing is applied, for as long as that lasts.
+                if not applied.done() or applied.cancelled():
+                    self._waiters.remove((index, applied))
 
     def run(self, durable: int) -> None:
         """Apply what is due, for one slice; the rest follows when the loop has had its turn."""

@@ -72,6 +72,8 @@ R = TypeVar("R")
 
 ROOM_CHECK_TICKS = 5
 MEMBERSHIP_SECONDS = 10.0
+READ_SECONDS = 5.0
+READ_AGAIN_SECONDS = 1.0
 HAND_OVER_SECONDS = 2.0
 STUCK_SECONDS = 5.0
 """So long a write waits for a disk that hangs, where nobody else could lead."""
@@ -442,17 +444,27 @@ class Replica:
     async def read_barrier(self) -> None:
         """Return once the store shows everything that was committed anywhere before this call (Raft: ReadIndex).
 
-        Raises UnavailableError when nobody can confirm that.
+        Raises UnavailableError when nobody can confirm that, within five seconds at most.
         """
-        read = self._read_count = self._read_count + 1
-        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._reads[read] = answer
         try:
-            self._step(ReadDemanded(read))
-            index = await answer
-        finally:
-            del self._reads[read]
-        await self._applier.wait(index)
+            async with asyncio.timeout(READ_SECONDS):
+                await self._applier.wait(await self._read_index())
+        except TimeoutError:
+            raise UnavailableError(f"nobody could confirm the read: {self.who_is_missing()}") from None
+
+    async def _read_index(self) -> int:
+        """The index from which on the read may be answered. Asked for again: what goes to a leader may be lost."""
+        while True:
+            read = self._read_count = self._read_count + 1
+            answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            self._reads[read] = answer
+            try:
+                self._step(ReadDemanded(read))
+                await asyncio.wait([answer], timeout=READ_AGAIN_SECONDS)
+                if answer.done():
+                    return answer.result()
+            finally:
+                del self._reads[read]
 
     @property
     def keys(self) -> KeyRing:
