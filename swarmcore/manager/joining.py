@@ -44,12 +44,14 @@ async def join_group(
     raise ConfigurationError(f"could not join the group of managers ({reason}): start again when a leader is there")
 
 
-async def _ask(manager: str, address: str, dial: Callable[[str], grpc.aio.Channel]) -> pb.RaftJoinResponse:
+async def _ask(
+    manager: str, address: str, dial: Callable[[str], grpc.aio.Channel], raft_id: int = 0
+) -> pb.RaftJoinResponse:
     channel = dial(manager)
     try:
         async with asyncio.timeout(CALL_SECONDS):
             stub: Any = RaftStub(channel)
-            answer: pb.RaftJoinResponse = await stub.Join(pb.RaftJoinRequest(addr=address))
+            answer: pb.RaftJoinResponse = await stub.Join(pb.RaftJoinRequest(addr=address, raft_id=raft_id))
             return answer
     finally:
         await channel.close()
@@ -72,7 +74,7 @@ async def keep_address_known(
             if other.id == replica.raft_id:
                 continue
             with contextlib.suppress(grpc.aio.AioRpcError, TimeoutError):
-                await _ask(other.address, address, dial)
+                await _ask(other.address, address, dial, replica.raft_id)
                 log.info("the other managers are told that this one is at %s now, not at %s", address, known.address)
                 break
 

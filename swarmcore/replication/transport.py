@@ -37,6 +37,7 @@ REFUSALS = (
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.PERMISSION_DENIED,
     grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.INVALID_ARGUMENT,
 )
 REFUSED_SECONDS = 5.0
 RETRY_SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5)
