@@ -119,10 +119,13 @@ async def _unverified(host: str, port: int) -> AsyncIterator[tuple[str, list[str
                 text = os.strerror(error.errno) if isinstance(error, ConnectionError) and error.errno else str(error)
                 failures.append(" ".join(text.split()) or type(error).__name__)
                 return
-            with contextlib.closing(far_writer):
+            try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(_pump(reader, far_writer))
                     group.create_task(_pump(far_reader, writer))
+            finally:
+                # A close in good order would wait half a minute for the other side's.
+                far_writer.transport.abort()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(splice(reader, writer))
