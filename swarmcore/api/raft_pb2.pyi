@@ -586,3 +586,56 @@ class RaftLeaveResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RaftLeaveResponse: _TypeAlias = RaftLeaveResponse  # noqa: Y015
+
+@_typing.final
+class RaftReplacedNotice(_message.Message):
+    """Said by the leader of a group that took the place of the one that the receiver may still be in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OLD_GROUP_FIELD_NUMBER: _builtins.int
+    NEW_GROUP_FIELD_NUMBER: _builtins.int
+    ADDR_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    old_group: _builtins.str
+    """Empty for the group that the cluster was founded with."""
+    new_group: _builtins.str
+    addr: _builtins.str
+    """Where the cluster goes on, as host:port."""
+    signature: _builtins.bytes
+    """With the root CA's key."""
+    def __init__(
+        self,
+        *,
+        old_group: _builtins.str = ...,
+        new_group: _builtins.str = ...,
+        addr: _builtins.str = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addr", b"addr", "new_group", b"new_group", "old_group", b"old_group", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaftReplacedNotice: _TypeAlias = RaftReplacedNotice  # noqa: Y015
+
+@_typing.final
+class RaftReplacedAnswer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IS_LEAVING_FIELD_NUMBER: _builtins.int
+    is_leaving: _builtins.bool
+    """The receiver was in that group, and ends."""
+    def __init__(
+        self,
+        *,
+        is_leaving: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_leaving", b"is_leaving"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaftReplacedAnswer: _TypeAlias = RaftReplacedAnswer  # noqa: Y015

@@ -34,6 +34,11 @@ class RaftStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.Replaced = channel.unary_unary(
+                '/swarmcore.v1.Raft/Replaced',
+                request_serializer=swarmcore_dot_api_dot_raft__pb2.RaftReplacedNotice.SerializeToString,
+                response_deserializer=swarmcore_dot_api_dot_raft__pb2.RaftReplacedAnswer.FromString,
+                _registered_method=True)
         self.Deliver = channel.stream_unary(
                 '/swarmcore.v1.Raft/Deliver',
                 request_serializer=swarmcore_dot_api_dot_raft__pb2.RaftBatch.SerializeToString,
@@ -63,6 +68,13 @@ class RaftStub:
 
 class RaftServicer:
     """Missing associated documentation comment in .proto file."""
+
+    def Replaced(self, request, context):
+        """Callers: anyone; the signature says that it is true.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def Deliver(self, request_iterator, context):
         """Callers: swarm-manager. One long-lived stream for each pair and direction.
@@ -102,6 +114,11 @@ class RaftServicer:
 
 def add_RaftServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'Replaced': grpc.unary_unary_rpc_method_handler(
+                    servicer.Replaced,
+                    request_deserializer=swarmcore_dot_api_dot_raft__pb2.RaftReplacedNotice.FromString,
+                    response_serializer=swarmcore_dot_api_dot_raft__pb2.RaftReplacedAnswer.SerializeToString,
+            ),
             'Deliver': grpc.stream_unary_rpc_method_handler(
                     servicer.Deliver,
                     request_deserializer=swarmcore_dot_api_dot_raft__pb2.RaftBatch.FromString,
@@ -137,6 +154,33 @@ def add_RaftServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class Raft:
     """Missing associated documentation comment in .proto file."""
+
+    @staticmethod
+    def Replaced(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarmcore.v1.Raft/Replaced',
+            swarmcore_dot_api_dot_raft__pb2.RaftReplacedNotice.SerializeToString,
+            swarmcore_dot_api_dot_raft__pb2.RaftReplacedAnswer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def Deliver(request_iterator,

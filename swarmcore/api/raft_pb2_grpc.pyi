@@ -31,6 +31,8 @@ class RaftStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RaftAsyncStub: ...
+    Replaced: _grpc.UnaryUnaryMultiCallable[_raft_pb2.RaftReplacedNotice, _raft_pb2.RaftReplacedAnswer]
+    """Callers: anyone; the signature says that it is true."""
     Deliver: _grpc.StreamUnaryMultiCallable[_raft_pb2.RaftBatch, _raft_pb2.RaftDelivered]
     """Callers: swarm-manager. One long-lived stream for each pair and direction."""
     Install: _grpc.StreamUnaryMultiCallable[_raft_pb2.RaftSnapshotPart, _raft_pb2.RaftInstalled]
@@ -45,6 +47,8 @@ class RaftStub:
 @_typing.type_check_only
 class RaftAsyncStub(RaftStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
+    Replaced: _aio.UnaryUnaryMultiCallable[_raft_pb2.RaftReplacedNotice, _raft_pb2.RaftReplacedAnswer]  # type: ignore[assignment]
+    """Callers: anyone; the signature says that it is true."""
     Deliver: _aio.StreamUnaryMultiCallable[_raft_pb2.RaftBatch, _raft_pb2.RaftDelivered]  # type: ignore[assignment]
     """Callers: swarm-manager. One long-lived stream for each pair and direction."""
     Install: _aio.StreamUnaryMultiCallable[_raft_pb2.RaftSnapshotPart, _raft_pb2.RaftInstalled]  # type: ignore[assignment]
@@ -57,6 +61,14 @@ class RaftAsyncStub(RaftStub):
     """Callers: swarm-manager. Answered by the leader."""
 
 class RaftServicer(metaclass=_abc_1.ABCMeta):
+    @_abc_1.abstractmethod
+    def Replaced(
+        self,
+        request: _raft_pb2.RaftReplacedNotice,
+        context: _ServicerContext,
+    ) -> _typing.Union[_raft_pb2.RaftReplacedAnswer, _abc.Awaitable[_raft_pb2.RaftReplacedAnswer]]:
+        """Callers: anyone; the signature says that it is true."""
+
     @_abc_1.abstractmethod
     def Deliver(
         self,

@@ -19,6 +19,7 @@ _ROLES: dict[str, Roles] = {
     "/swarmcore.v1.Raft/Install": MANAGER,
     "/swarmcore.v1.Raft/Received": MANAGER,
     "/swarmcore.v1.Raft/Join": MANAGER,
+    "/swarmcore.v1.Raft/Replaced": ANYONE,
     "/swarmcore.v1.Raft/Leave": MANAGER,
     "/docker.swarmkit.v1.CA/GetRootCACertificate": ANYONE,
     "/docker.swarmkit.v1.CA/GetUnlockKey": MANAGER,

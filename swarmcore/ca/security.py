@@ -376,6 +376,10 @@ class SecurityConfig:
             return self.open_channel(address)
         return _channel(address, self._material, is_watched=True)
 
+    def open_anonymous_channel(self, address: str) -> grpc.aio.Channel:
+        """A channel to the manager at `host:port` that trusts it and shows no certificate."""
+        return anonymous_channel(address, self.root.certificate_pem)
+
     def server_credentials(self, *, ask_for_certificate: bool) -> grpc.ServerCredentials:
         """Credentials that always show the certificate of now. Callers' certificates are demanded, or not asked for."""
         used = self._material

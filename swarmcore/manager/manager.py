@@ -23,6 +23,7 @@ from swarmcore.api.types_pb2 import Peer, WeightedPeer
 from swarmcore.api.watch_pb2_grpc import add_WatchServicer_to_server
 from swarmcore.ca.acceptance import AcceptRuleLike
 from swarmcore.ca.cluster_ops import CAClusterOps
+from swarmcore.ca.notice import is_signed
 from swarmcore.ca.root import RootCA
 from swarmcore.ca.security import SecurityConfig
 from swarmcore.ca.server import CertificateAuthority
@@ -39,6 +40,7 @@ from swarmcore.logbroker.broker import LogBroker
 from swarmcore.manager.backup import BackupService
 from swarmcore.manager.bootstrap import Founder, ensure_cluster
 from swarmcore.manager.forcing import check_nobody_leads
+from swarmcore.manager.former_members import FormerMembers
 from swarmcore.manager.joining import join_group, keep_address_known, reachable_address
 from swarmcore.manager.leader_proxy import LeaderProxy
 from swarmcore.manager.leading import LeaderComponent, lead
@@ -106,7 +108,11 @@ class Manager:
         self._transport = transport
         self.proxy = LeaderProxy(replica, security, clock)
         """The way to the leader, for the servers."""
-        self._raft = RaftService(replica, reachable_address)
+        self._raft = RaftService(
+            replica,
+            reachable_address,
+            lambda notice: is_signed(notice, security.cluster_id, security.root.certificates),
+        )
         self._config = config
         self._security = security
         self._replica = replica
@@ -144,6 +150,7 @@ class Manager:
             Allocator(clock=clock),
             Scheduler(plugins=plugins, clock=clock),
             RoleManager(replica, clock),
+            FormerMembers(replica, security.cluster_id, security.open_anonymous_channel, clock),
         ]
 
     @classmethod

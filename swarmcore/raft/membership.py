@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeAlias
 
+MAX_FORMER = 64
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
@@ -66,6 +68,8 @@ class Membership:
     """Which group this is: empty for the one that a cluster was founded with, a name of its own for one made anew."""
     replaced: tuple[str, ...] = ()
     """The groups whose place this one took, oldest first: whoever is still in one of them may not come back."""
+    former: tuple[str, ...] = ()
+    """Where members of those groups were."""
 
     @classmethod
     def single(cls, node_id: str, address: str) -> Membership:
@@ -78,7 +82,9 @@ class Membership:
         `group` has to be a name that nobody else can come to: two groups made of one old group are strangers.
         """
         member = Member(id=id, node_id=node_id, address=address, is_voter=True)
-        return Membership({id: member}, max(id, self.last_id), group, (*self.replaced, self.group))
+        others = [each.address for each in self.members.values() if each.node_id != node_id and each.address]
+        former = tuple(dict.fromkeys((*self.former, *others)))[-MAX_FORMER:]
+        return Membership({id: member}, max(id, self.last_id), group, (*self.replaced, self.group), former)
 
     @property
     def voters(self) -> tuple[int, ...]:
@@ -123,7 +129,7 @@ class Membership:
         members = [[m.id, m.node_id, m.address, m.is_voter] for m in self.members.values()]
         file: dict[str, object] = {"last_id": self.last_id, "members": members}
         if self.group:
-            file.update(group=self.group, replaced=list(self.replaced))
+            file.update(group=self.group, replaced=list(self.replaced), former=list(self.former))
         return json.dumps(file, separators=(",", ":")).encode()
 
     @classmethod
@@ -136,6 +142,7 @@ class Membership:
                 for id, node_id, address, is_voter in file["members"]
             }
             replaced = tuple(str(group) for group in file.get("replaced", ()))
-            return cls(members, int(file["last_id"]), str(file.get("group", "")), replaced)
+            former = tuple(str(address) for address in file.get("former", ()))
+            return cls(members, int(file["last_id"]), str(file.get("group", "")), replaced, former)
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a membership: {error}") from error

@@ -23,7 +23,7 @@ from swarmcore.raft.events import Received
 from swarmcore.raft.membership import AddLearner, Member, Move, Remove
 from swarmcore.raft.messages import InstallSnapshot, Message
 from swarmcore.replication.codec import decode
-from swarmcore.replication.groups import check_group
+from swarmcore.replication.groups import OLD_GROUP, check_group
 
 if TYPE_CHECKING:
     from swarmcore.replication.replica import Replica
@@ -32,15 +32,25 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 REMOVED = "member was removed"
 MAX_ADDRESS = 262
+LEAVE_SECONDS = 0.1
 PART_SECONDS = 30.0
 
 
 class RaftService:
     """Satisfies the generated RaftServicer. Registered on the one port; callers are managers of this cluster."""
 
-    def __init__(self, replica: Replica, reachable: Callable[[str, Caller], str]) -> None:
-        """`reachable` turns the address that a joining manager names into one that others reach it at."""
+    def __init__(
+        self,
+        replica: Replica,
+        reachable: Callable[[str, Caller], str],
+        is_signed: Callable[[pb.RaftReplacedNotice], bool] = lambda notice: False,
+    ) -> None:
+        """`reachable` turns the address that a joining manager names into one that others reach it at.
+
+        `is_signed`: whether a notice comes from who holds the root's key.
+        """
         self._replica = replica
+        self._is_signed = is_signed
         self._reachable = reachable
 
     async def Deliver(self, batches: AsyncIterator[pb.RaftBatch], context: Context) -> pb.RaftDelivered:
@@ -76,6 +86,14 @@ class RaftService:
         if not isinstance(message, InstallSnapshot):
             raise InvalidArgumentError("the snapshot's header announces none")
         return message
+
+    async def Replaced(self, request: pb.RaftReplacedNotice, context: object) -> pb.RaftReplacedAnswer:
+        """Another group took the place of this one, as the holder of the root's key says."""
+        if request.old_group != self._replica.group or not self._is_signed(request):
+            return pb.RaftReplacedAnswer()
+        # After the answer.
+        asyncio.get_running_loop().call_later(LEAVE_SECONDS, self._replica.replaced, f"{OLD_GROUP} {request.addr}")
+        return pb.RaftReplacedAnswer(is_leaving=True)
 
     async def Join(self, request: pb.RaftJoinRequest, context: object) -> pb.RaftJoinResponse:
         """Let the calling manager in as a learner, or note its new address where it still holds its log.

@@ -78,20 +78,23 @@ def test_all_managers_are_lost_and_a_backup_of_a_follower_brings_them_back(
     three.wait_managers(2, by="m9")
 
 
-def test_a_restored_cluster_at_another_address_takes_workers_that_are_told(
-    machines: Machines, passphrase: tuple[str, str]
+def test_a_restored_cluster_at_another_address_takes_workers_that_are_told_and_finds_old_managers(
+    three: Machines, passphrase: tuple[str, str]
 ) -> None:
-    m1 = machines.add("m1")
-    w1 = machines.join("w1", "worker", by="m1")
-    file = machines.folder / "backup"
-    m1.swarmctl("cluster", "backup", *passphrase, str(file))
-    machines.kill("m1")
+    w1, file = three.nodes["w1"], three.folder / "backup"
+    three.nodes["m1"].swarmctl("cluster", "backup", *passphrase, str(file))
+    three.kill("m1", "m2", "m3", "w1")
 
-    machines.add("m9", "--restore", str(file), *passphrase)
-    w1.kill()
-    machines.restart("w1", "--join-addr", machines.addresses["m9"])
+    m9 = three.add("m9", "--restore", str(file), *passphrase)
+    three.restart("w1", "--join-addr", three.addresses["m9"])
+    wait_state(m9, "w1", "READY")
 
-    wait_state(machines.nodes["m9"], "w1", "READY")
+    # A majority of the old group, which knows nothing of the new one.
+    old = [three.restart(name, ready=False) for name in ("m2", "m3")]
+    for node in old:
+        assert node.wait_end(seconds=90) == 1
+        assert "belongs to an old group" in complaint(node) and three.addresses["m9"] in complaint(node)
+    assert w1.is_running
 
 
 def test_what_can_not_be_restored_changes_nothing(machines: Machines, passphrase: tuple[str, str]) -> None:
