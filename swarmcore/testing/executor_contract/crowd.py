@@ -14,7 +14,7 @@ from swarmcore.testing.executor_contract.marks import in_a_loop
 from swarmcore.testing.executor_contract.program import Exit, Program, runs
 from swarmcore.testing.executor_contract.subject import Subject
 
-TASKS = 4
+TASKS = 2
 WAITS = 200
 THREADS = 16
 """An agent may have so many, and with waits no more."""

@@ -33,10 +33,10 @@ class Result:
 def checks_of(contract: type) -> list[tuple[type, str]]:
     """The checks of a contract with the class that has each, in the order in which they are written."""
     found: dict[str, type] = {}
-    for kind in reversed(contract.__mro__):
+    for kind in contract.__mro__:
         for name, member in vars(kind).items():
             if name.startswith("test_") and inspect.iscoroutinefunction(member):
-                found[name] = kind
+                found.setdefault(name, kind)
     return [(kind, name) for name, kind in found.items()]
 
 

@@ -150,3 +150,9 @@ class ContainerEngineSubject(Subject):
 
     def _files(self) -> list[Path]:
         return [path for path in Path(self._host.state_dir).rglob("*") if any(id in path.name for id in self._made)]
+
+
+class PodmanEngineSubject(ContainerEngineSubject):
+    """A Podman service, which tells the time of what was printed in whole seconds."""
+
+    log_resolution: ClassVar[float] = 1.0
