@@ -45,7 +45,7 @@ def dial(address: str) -> grpc.aio.Channel:
 async def test_they_are_told_with_the_roots_signature_and_again_when_they_come_back() -> None:
     root = RootCA.create(now=time.time())
     server = grpc.aio.server()
-    old = OldManager("first")
+    old = OldManager("first")  # type: ignore[abstract]
     add_RaftServicer_to_server(old, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
