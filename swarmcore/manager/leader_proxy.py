@@ -27,6 +27,7 @@ from swarmcore.replication.replica import Replica
 LEADER_SECONDS = 4.5
 LOOK_SECONDS = 0.02
 CONNECT_SECONDS = 1.0
+WATCH_SECONDS = 0.1
 _UNKNOWN = "the leader went away while it worked on this: look whether it was done before you ask again"
 
 
@@ -48,6 +49,15 @@ class LeaderProxy:
     @property
     def is_leader(self) -> bool:
         return self._replica.term != 0
+
+    async def run(self) -> None:
+        """End what is under way at a manager that leads no more, until cancelled: it may hang, and never answer."""
+        while True:
+            await self._clock.sleep_until(self._clock.monotonic() + WATCH_SECONDS)
+            channel, leader = self._channel, self._replica.leader
+            dialled, _ = self._dialled or ("", 0)
+            if channel is not None and leader is not None and leader.address != dialled:
+                await self._drop(channel)
 
     async def unary(self, method: str, request: bytes, metadata: Metadata, timeout: float | None) -> bytes:
         """The leader's answer. What did nothing at a leader is tried again with the next one, for 4.5 s in all."""

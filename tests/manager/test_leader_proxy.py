@@ -15,7 +15,7 @@ from swarmcore.api.metadata import NOT_DONE, OUTCOME
 from swarmcore.ca.forwarding import READ_PATIENCE_SECONDS, BecameLeader, NoLeaderError
 from swarmcore.ca.security import SecurityConfig
 from swarmcore.errors import LostLeadershipError, UnavailableError
-from swarmcore.manager.leader_proxy import LEADER_SECONDS, LeaderProxy
+from swarmcore.manager.leader_proxy import LEADER_SECONDS, WATCH_SECONDS, LeaderProxy
 from swarmcore.raft.membership import Member, Membership
 from swarmcore.replication.replica import Replica
 from swarmcore.testing.clock import SimulatedClock
@@ -251,6 +251,23 @@ async def test_a_read_whose_leader_died_in_its_middle_is_asked_again(following: 
         await following.clock.until_done(call)
 
         assert await call == b"x"
+
+
+async def test_a_call_at_a_manager_that_hangs_ends_when_another_one_leads(following: Following) -> None:
+    watching = asyncio.create_task(following.proxy.run())
+    async with leading(address_of(following)) as leader:
+        leader.is_dying = True
+        call = following.echo(b"x")
+        await leader.has_call.wait()
+        await following.clock.advance(10 * WATCH_SECONDS)
+        assert not call.
+
+        following.replica.leader = Member(id=3, node_id="n", address="unix:/nowhere", is_voter=True)
+        await following.clock.advance(2 * WATCH_SECONDS)
+
+        with pytest.raises(LostLeadershipError, match="look whether it was done before you ask again"):
+            await call
+    watching.cancel()
 
 
 async def test_a_read_does_not_wait_long_for_a_leader(following: Following) -> None:
