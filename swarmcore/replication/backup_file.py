@@ -205,9 +205,8 @@ class BackupReader:
         )
 
 
-def checked_passphrase(text: bytes, source: str) -> bytes:
-    """A passphrase as it was typed or stands in a file, without the end of its line. Raises ConfigurationError."""
-    passphrase = text.removesuffix(b"\n").removesuffix(b"\r")
+def checked_passphrase(passphrase: bytes, source: str) -> bytes:
+    """A passphrase that is none too short or too long. Raises ConfigurationError."""
     if len(passphrase) < MIN_PASSPHRASE:
         raise ConfigurationError(f"{source}: a passphrase has at least {MIN_PASSPHRASE} characters")
     if len(passphrase) > MAX_PASSPHRASE:
@@ -216,13 +215,13 @@ def checked_passphrase(text: bytes, source: str) -> bytes:
 
 
 def read_passphrase(path: str) -> bytes:
-    """The passphrase in a file, of which one line end is not part. Raises ConfigurationError."""
+    """The passphrase that is the first line of a file. Raises ConfigurationError."""
     try:
         with open(path, "rb") as file:
-            text = file.read(MAX_PASSPHRASE + 3)
+            line = file.readline(MAX_PASSPHRASE + 3)
     except OSError as error:
         raise ConfigurationError(f"can't read --passphrase-file {path!r}: {error.strerror}") from None
-    return checked_passphrase(text, f"--passphrase-file {path!r}")
+    return checked_passphrase(line.removesuffix(b"\n").removesuffix(b"\r"), f"--passphrase-file {path!r}")
 
 
 def _derive(passphrase: bytes, salt: bytes, scrypt: tuple[int, int, int]) -> tuple[AESGCM, bytes]:

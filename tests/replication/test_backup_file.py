@@ -11,7 +11,7 @@ import pytest
 from swarmcore.api.backup_pb2 import BackupHeader, BackupPart
 from swarmcore.errors import ConfigurationError
 from swarmcore.replication import backup_file
-from swarmcore.replication.backup_file import BackupReader, BackupWriter, checked_passphrase, read_passphrase
+from swarmcore.replication.backup_file import BackupReader, BackupWriter, read_passphrase
 
 CHEAP = (4, 8, 1)
 PASSPHRASE = b"correct horse"
@@ -134,5 +134,8 @@ def test_passphrases_that_are_none_are_refused(tmp_path: Path, text: bytes) -> N
         read_passphrase(str(tmp_path / "passphrase"))
 
 
-def test_the_end_of_the_line_is_not_part_of_a_passphrase() -> None:
-    assert checked_passphrase(b"correct horse\n", "x") == checked_passphrase(b"correct horse\r\n", "x") == PASSPHRASE
+@pytest.mark.parametrize("text", [PASSPHRASE, PASSPHRASE + b"\n", PASSPHRASE + b"\r\n", PASSPHRASE + b"\nmore\n"])
+def test_a_passphrase_is_the_first_line_without_its_end(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "passphrase").write_bytes(text)
+
+    assert read_passphrase(str(tmp_path / "passphrase")) == PASSPHRASE
