@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from bench import grpc_connection, h2
+from bench import grpc_connection, h2, logs
 from bench.managers import IMAGE, Manager, docker_manager, own_manager
 from bench.report import Measured, print_report
 from bench.workers import Connect, Fleet
@@ -230,6 +230,12 @@ async def run(options: argparse.Namespace, console: Console) -> int:
         measured.idle = {name: (result.cpu_percent, result.mb) for name, result in idles.items()}
     if "engine" in wanted:
         measured.containers = await runner.each(f"{ENGINE_REPLICAS} containers on one engine", containers)
+    if "logs" in wanted and "ours" in sides:
+        console.print("[dim]service logs -f of 100 process tasks: ours …[/dim]")
+        try:
+            measured.followed = await asyncio.to_thread(logs.follow, 10.0 if options.quick else 30.0)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs in the report
+            runner.failures.append(f"service logs -f, ours: {_first_line(error)}")
     print_report(console, measured)
     for failure in runner.failures:
         console.print(f"[red]failed[/red]  {failure}")
@@ -262,8 +268,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--parts",
         nargs="+",
-        choices=["race", "latency", "idle", "engine"],
-        default=["race", "latency", "idle", "engine"],
+        choices=["race", "latency", "idle", "engine", "logs"],
+        default=["race", "latency", "idle", "engine", "logs"],
     )
     options = parser.parse_args(arguments)
     options.sizes = options.sizes or (QUICK_SIZES if options.quick else SIZES)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.table import Table
+
+from bench.logs import LINES_PER_SECOND, Followed
+from bench.logs import TASKS as LOG_TASKS
 
 Size = tuple[int, int]
 RACE_TARGETS: Mapping[Size, float] = {(2_000, 100): 1.0, (20_000, 1_000): 0.2}
@@ -23,6 +26,7 @@ class Measured:
     latency: dict[str, float] = field(default_factory=dict)
     idle: dict[str, tuple[float, float]] = field(default_factory=dict)
     containers: dict[str, float] = field(default_factory=dict)
+    followed: Followed | None = None
 
     def seconds(self, size: Size) -> dict[str, float]:
         """Seconds of one race by side."""
@@ -116,7 +120,18 @@ def _figures(measured: Measured) -> Table:
     row("idle manager, % of a core", cpu, "{:.2f}", "≤ 2", _at_most(cpu, 2))
     resident = {side: figures[1] for side, figures in measured.idle.items()}
     row("idle manager, MB", resident, "{:.0f}", "≤ 120", _at_most(resident, 120))
+    if measured.followed is not None:
+        _add_followed(row, measured.followed)
     return table
+
+
+def _add_followed(row: Callable[[str, Mapping[str, float], str, str, bool | None], None], found: Followed) -> None:
+    what = f"{LINES_PER_SECOND} lines/s of {LOG_TASKS} tasks followed"
+    row(f"{what}, lines lost of {found.printed}", {"ours": found.lost}, "{:.0f}", "0", found.lost == 0)
+    row(f"{what}, agent, cores", {"ours": found.agent_cores}, "{:.2f}", "≤ 0.5", found.agent_cores <= 0.5)
+    row(f"{what}, manager, cores", {"ours": found.manager_cores}, "{:.2f}", "", None)
+    row(f"{what}, reader, cores", {"ours": found.reader_cores}, "{:.2f}", "", None)
+    row(f"{what}, seconds behind", {"ours": found.behind_seconds}, "{:.1f}", "", None)
 
 
 def _at_most(values: Mapping[str, float], limit: float) -> bool | None:
