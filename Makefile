@@ -14,7 +14,7 @@ help:
 	@echo "make test          all tests; what needs an engine is skipped where there is none"
 	@echo "make soak          managers that fail in every way there is, simulated, for SECONDS=$(SECONDS) from SEED=$(SEED) on"
 	@echo "make check         format, lint, types, layers, generated code, wire table, pinned requirements"
-	@echo "make bench         the race against Docker's own swarm mode, as ratios"
+	@echo "make bench         the race against Docker's own swarm mode, as ratios, and what managers survive (LONG=1: an hour)"
 	@echo "make format        let ruff put the code in shape"
 	@echo "make generate      generate swarmcore/api from its .proto files"
 	@echo "make requirements  pin the requirements anew"
@@ -48,7 +48,10 @@ check: setup
 	$(BIN)/python tools/pin_requirements.py --check
 
 bench: setup
-	$(BIN)/python -m bench.race
+	@status=0; \
+	$(BIN)/python -m bench.race || status=1; \
+	$(BIN)/python -m bench.survival $(if $(LONG),--long) || status=1; \
+	exit $$status
 
 format: setup
 	$(BIN)/ruff format .

@@ -31,7 +31,7 @@ from swarmcore.testing.cluster import Swarmd, free_port
 
 HOSTNAME = "inside"
 READY_SECONDS = 120.0
-JOIN_SECONDS = 180.0
+JOIN_SECONDS = 90.0
 LOOK_SECONDS = 0.02
 WARM_UP_SECONDS = 1.0
 DISK_BYTES = 512

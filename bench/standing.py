@@ -40,13 +40,17 @@ async def restart(folder: Path) -> float:
         control = ControlStub(channel)
         request = CreateConfigRequest()
         request.spec.annotations.name = f"restart-{time.time_ns()}"
+        request.spec.data = b"x"
         start = time.monotonic()
         daemon.start()
         try:
             while True:
-                with contextlib.suppress(grpc.aio.AioRpcError):
+                try:
                     await control.CreateConfig(request, timeout=RESTART_SECONDS)
                     return time.monotonic() - start
+                except grpc.aio.AioRpcError as error:
+                    if error.code() != grpc.StatusCode.UNAVAILABLE:
+                        raise
                 if not daemon.is_running or time.monotonic() - start > RESTART_SECONDS:
                     raise RuntimeError(f"swarmd does not serve; its log ends with: {daemon.log[-500:]}")
                 await asyncio.sleep(LOOK_SECONDS)
