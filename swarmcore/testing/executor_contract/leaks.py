@@ -17,8 +17,6 @@ from swarmcore.testing.executor_contract.subject import Subject
 
 LIVES = 4
 DESCRIPTORS = Path("/proc/self/fd")
-_warm: set[type] = set()
-"""Factories whose executors have run in this process."""
 
 
 class LeakContract:
@@ -49,12 +47,9 @@ class LeakContract:
 
 async def _counted(subject: Subject, count: Callable[[], int], what: str) -> None:
     """What there is after some lives, and after `aclose`, is what there was before."""
-    kind = type(subject.factory)
-    if kind not in _warm:
-        # What is imported and opened once for all is no leak.
-        async with case_of(subject) as case:
-            await _life(case)
-        _warm.add(kind)
+    async with case_of(subject) as case:
+        # What is made once for all, such as the event loop's own threads, is no leak.
+        await _life(case)
     before = count()
     async with case_of(subject) as case:
         await _life(case)
