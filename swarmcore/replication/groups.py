@@ -14,6 +14,8 @@ from swarmcore.raft.membership import Membership
 
 GROUP = "swarm-raft-group"
 REPLACED = "swarm-raft-replaced"
+ADDRESS = "swarm-raft-address"
+"""Where the sender is, by its own word: a log that is behind knows only where it was."""
 OLD_GROUP = "the managers' group of this node was replaced"
 MAX_REPLACED = 4096
 _FOUNDING = "-"

@@ -110,7 +110,10 @@ class Replica:
         """Called by `open` alone."""
         self._folder = folder
         self._store = store
-        self._address = address
+        self.address = address
+        """Where this manager is, by its own word."""
+        self.heard_at: dict[int, str] = {}
+        """Where members say that they are themselves, by id."""
         self._clock = clock
         self._tick_seconds = tick_seconds
         self._send = send
@@ -681,5 +684,5 @@ class Replica:
     def _maybe_note_address(self) -> None:
         """A manager that was started with another address says so to the others, once it leads."""
         member = self._raft.membership.members.get(self._raft.id)
-        if self._term and self._address and member is not None and member.address != self._address:
-            self._step(MembershipProposed(Move(member.id, self._address)))
+        if self._term and self.address and member is not None and member.address != self.address:
+            self._step(MembershipProposed(Move(member.id, self.address)))

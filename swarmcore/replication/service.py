@@ -23,7 +23,7 @@ from swarmcore.raft.events import Received
 from swarmcore.raft.membership import AddLearner, Member, Move, Remove
 from swarmcore.raft.messages import InstallSnapshot, Message
 from swarmcore.replication.codec import decode
-from swarmcore.replication.groups import OLD_GROUP, check_group
+from swarmcore.replication.groups import ADDRESS, OLD_GROUP, check_group
 
 if TYPE_CHECKING:
     from swarmcore.replication.replica import Replica
@@ -32,6 +32,7 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 REMOVED = "member was removed"
 MAX_ADDRESS = 262
+MAX_HEARD = 256
 LEAVE_SECONDS = 0.1
 PART_SECONDS = 30.0
 
@@ -57,10 +58,30 @@ class RaftService:
         """Messages of one other manager, for as long as both live."""
         caller = current_caller()
         self._check_group(context)
+        address = self._named_address(context, caller)
         async for batch in batches:
             for message in batch.messages:
-                self._replica.tell(Received(self._checked(decode(message), caller)))
+                checked = self._checked(decode(message), caller)
+                if address:
+                    self._note_address(checked.sender, address)
+                    address = ""
+                self._replica.tell(Received(checked))
         return pb.RaftDelivered()
+
+    def _note_address(self, sender: int, address: str) -> None:
+        heard = self._replica.heard_at
+        if sender in heard or len(heard) < MAX_HEARD:
+            heard[sender] = address
+
+    def _named_address(self, context: Context, caller: Caller) -> str:
+        """Where the caller says that it is; empty where it says nothing that can be used."""
+        named = {key: str(value) for key, value in context.invocation_metadata() or ()}.get(ADDRESS, "")
+        if not named or len(named) > MAX_ADDRESS:
+            return ""
+        try:
+            return self._reachable(named, caller)
+        except InvalidArgumentError:
+            return ""
 
     async def Install(self, parts: AsyncIterator[pb.RaftSnapshotPart], context: Context) -> pb.RaftInstalled:
         """A snapshot of the leader's."""

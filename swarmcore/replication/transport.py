@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -23,7 +23,7 @@ from swarmcore.raft.membership import Member, Membership
 from swarmcore.raft.messages import InstallSnapshot, Message
 from swarmcore.raft.types import SnapshotMeta
 from swarmcore.replication.codec import encode
-from swarmcore.replication.groups import OLD_GROUP, group_metadata
+from swarmcore.replication.groups import ADDRESS, OLD_GROUP, group_metadata
 from swarmcore.replication.outbox import Outbox
 from swarmcore.replication.snapshot_file import SnapshotReader
 
@@ -62,6 +62,16 @@ class Group(Protocol):
 
     def tell(self, event: Event) -> object: ...
     async def open_snapshot(self, snapshot: SnapshotMeta) -> SnapshotReader: ...
+
+    @property
+    def address(self) -> str:
+        """Where this manager is, by its own word."""
+        ...
+
+    @property
+    def heard_at(self) -> Mapping[int, str]:
+        """Where members say themselves that they are, on the streams that come from them."""
+        ...
 
 
 class Transport:
@@ -154,10 +164,11 @@ class _Peer:
         try:
             while True:
                 await self._outbox.wait()
-                address = self._address(group)
-                if address is None:
+                addresses = self._addresses(group)
+                if not addresses:
                     self._lose(group)
                     continue
+                address = addresses[self._failures % len(addresses)]
                 channel = self._dial(address)
                 try:
                     await self._deliver(channel, address, group)
@@ -183,12 +194,16 @@ class _Peer:
             # Else the member would get nothing more: the machine waits for the fate of each snapshot.
             group.tell(SnapshotSent(self._id, False))
 
-    def _address(self, group: Group) -> str | None:
-        """Where the member is; None for one that was removed, or that nobody has told of."""
+    def _addresses(self, group: Group) -> Sequence[str]:
+        """Where the member may be, likeliest first; nowhere for one that was removed, or that nobody has told of.
+
+        The log of this manager can lack the entry that says where the member moved to, and get it only from there.
+        """
+        if group.membership.was_removed(self._id):
+            return ()
         member = group.membership.members.get(self._id)
-        if member is not None and member.address:
-            return member.address
-        return None if group.membership.was_removed(self._id) else self._introduced
+        known = (member.address if member is not None else "", group.heard_at.get(self._id, ""), self._introduced or "")
+        return list(dict.fromkeys(address for address in known if address))
 
     def _leads(self, group: Group) -> bool:
         return group.leader is not None and group.leader.id == self._id
@@ -236,7 +251,7 @@ class _Peer:
         if self._failures and not self._is_refused:
             log.info("manager %d at %s is reached again", self._id, address)
         stub: Any = RaftStub(channel)
-        call = stub.Deliver(metadata=group_metadata(group.membership, group.group))
+        call = stub.Deliver(metadata=(*group_metadata(group.membership, group.group), (ADDRESS, group.address)))
         ended = asyncio.create_task(_end_of(call), name=f"raft stream {self._id}")
         try:
             while True:
@@ -248,7 +263,7 @@ class _Peer:
                 if ended.done():
                     await ended
                     return
-                if self._address(group) != address:
+                if address not in self._addresses(group):
                     return
                 batch = self._next_batch(channel, group)
                 if batch.messages:

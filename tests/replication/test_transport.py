@@ -40,6 +40,8 @@ class Leader:
         self.membership = Membership(members, 2)
         self.raft_id = 1
         self.group = ""
+        self.address = "127.0.0.1:1"
+        self.heard_at: dict[int, str] = {}
         self.leader = members[1]
         self.told: list[Event] = []
         self._folder = folder
