@@ -26,17 +26,20 @@ from random import Random
 from swarmcore.raft.effects import Effect, Persist, Send
 from swarmcore.raft.events import (
     CampaignDemanded,
+    FitnessJudged,
+    MemberGone,
     MembershipProposed,
     MemberUnreachable,
     PersistRefused,
     Proposed,
     ReadDemanded,
+    StoodStill,
     Ticked,
     TransferDemanded,
 )
 from swarmcore.raft.leader import Leader
 from swarmcore.raft.membership import AddLearner, Member, Membership, MembershipChange, Move, Promote, Remove
-from swarmcore.raft.messages import AppendReply, Message
+from swarmcore.raft.messages import AppendReply, AppendRequest, Message
 from swarmcore.raft.types import NO_ONE, Entry, EntryKind, HardState, Settings
 from swarmcore.testing.raft_group import Group, Storage, TestMember, voters
 from swarmcore.testing.raft_words import effect_words, message_words, persist_words, places
@@ -246,6 +249,18 @@ class Scenario:
         """unreachable 1 3: member 1 is told that it can't reach 3."""
         self.group.step(int(words[0]), MemberUnreachable(int(words[1])))
 
+    def _do_gone(self, words: list[str]) -> None:
+        """gone 2 1: member 2 is told that the process of its leader 1 has ended."""
+        self.group.step(int(words[0]), MemberGone(int(words[1])))
+
+    def _do_unfit(self, words: list[str]) -> None:
+        """unfit 1 the disk hangs: why member 1 can't do what a leader must; no reason: it can again."""
+        self.group.step(int(words[0]), FitnessJudged(" ".join(words[1:])))
+
+    def _do_stood_still(self, words: list[str]) -> None:
+        """stood-still 1: time passed elsewhere, and none here."""
+        self.group.step(int(words[0]), StoodStill())
+
     # The network
 
     def _do_cut(self, words: list[str]) -> None:
@@ -281,6 +296,24 @@ class Scenario:
         term = self.group[to].term
         reply = AppendReply(sender=sender, to=to, term=term, is_accepted=True, index=int(words[1]))
         self.group.network.append(reply)
+
+    def _do_append(self, words: list[str]) -> None:
+        """append 1->3 after=2/1 count=2 commit=5: member 1 sends entries of its log to 3, whatever it knows."""
+        sender, to = _link(words[0])
+        options = dict(word.split("=") for word in words[1:] if "=" in word)
+        index, _, term = options["after"].partition("/")
+        log = self.group[sender].log
+        count = int(options["count"])
+        message = AppendRequest(
+            sender=sender,
+            to=to,
+            term=self.group[sender].term,
+            previous_index=int(index),
+            previous_term=int(term),
+            entries=log.between(int(index) + 1, int(index) + count),
+            commit=int(options["commit"]),
+        )
+        self.group.network.append(message)
 
     def _do_reverse(self, words: list[str]) -> None:
         """reverse 1->2: what is under way on a link arrives in the other order."""

@@ -9,6 +9,7 @@ from swarmcore.raft.effects import (
     Announce,
     Apply,
     Effect,
+    Explain,
     Persist,
     Refuse,
     RefuseRead,
@@ -111,6 +112,8 @@ def effect_words(effect: Effect) -> str:
             return f"follows {leader} in term {term}"
         case Announce(role, term):
             return f"is {role.value} in term {term}"
+        case Explain(reason):
+            return f"says why: {reason}"
         case Accept(index, term):
             return f"takes it in as {index}/{term}"
         case Refuse(reason):
