@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hmac
 import re
 import secrets
@@ -19,7 +17,6 @@ SECRET_BYTES = 16
 UNLOCK_KEY_BYTES = 32
 
 _TOKEN_PREFIX = "SWMTKN"  # noqa: S105 - what every token starts with
-_UNLOCK_PREFIX = "SWMKEY-1-"
 _MAX_TOKEN = 128
 _DIGITS = re.compile(r"[0-9a-z]+", re.ASCII)
 
@@ -104,23 +101,3 @@ def rotate_join_tokens(
 def new_unlock_key() -> bytes:
     """A random key that wraps a manager's key and log keys."""
     return secrets.token_bytes(UNLOCK_KEY_BYTES)
-
-
-def format_unlock_key(key: bytes) -> str:
-    """The form a person types."""
-    return _UNLOCK_PREFIX + base64.b64encode(key).decode().rstrip("=")
-
-
-def parse_unlock_key(text: str) -> bytes:
-    """Read an unlock key; raises InvalidArgumentError, whose text never repeats the key."""
-    if not text.startswith(_UNLOCK_PREFIX):
-        raise InvalidArgumentError(f"the unlock key does not start with {_UNLOCK_PREFIX!r}: copy it again, whole")
-    body = text.removeprefix(_UNLOCK_PREFIX)
-    try:
-        key = base64.b64decode(body + "=" * (-len(body) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    # Compared with its own encoding: unused bits, padding and look-alikes are refused.
-    if len(key) != UNLOCK_KEY_BYTES or format_unlock_key(key) != text:
-        raise InvalidArgumentError("the unlock key is malformed: copy it again, whole")
-    return key

@@ -34,7 +34,8 @@ def parse_unlock_key(text: str, source: str = "--unlock-key") -> bytes | None:
         key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     except (ValueError, binascii.Error):
         key = b""
-    if len(key) != KEY_BYTES:
+    # Compared with its own form: padding, unused bits and look-alikes are refused.
+    if len(key) != KEY_BYTES or format_unlock_key(key) != typed:
         raise ConfigurationError(f"{source} is malformed: it starts with {PREFIX}, and must be complete")
     return key
 

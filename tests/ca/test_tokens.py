@@ -9,11 +9,8 @@ from hypothesis import strategies as st
 from swarmcore.api.types_pb2 import JoinTokens, NodeRole
 from swarmcore.ca.tokens import (
     JoinToken,
-    format_unlock_key,
     new_join_token,
-    new_unlock_key,
     parse_join_token,
-    parse_unlock_key,
     role_of_token,
     rotate_join_tokens,
     same_secret,
@@ -69,17 +66,6 @@ def test_each_token_stands_for_its_role_and_rotates_alone() -> None:
 def test_an_empty_secret_equals_nothing() -> None:
     assert not same_secret("", "")
     assert role_of_token("", JoinTokens()) is None
-
-
-@given(st.binary(min_size=32, max_size=32))
-def test_an_unlock_key_survives_being_typed(key: bytes) -> None:
-    assert parse_unlock_key(format_unlock_key(key)) == key
-
-
-@pytest.mark.parametrize("text", ["", "SWMKEY-1-", "SWMKEY-1-AAAA", format_unlock_key(new_unlock_key()) + "="])
-def test_a_malformed_unlock_key_is_refused(text: str) -> None:
-    with pytest.raises(InvalidArgumentError):
-        parse_unlock_key(text)
 
 
 def test_what_was_typed_as_a_token_is_not_repeated() -> None:

@@ -276,3 +276,16 @@ def test_tasks_of_a_job_are_listed_like_others(manager: FakeManager, ctl: Ctl) -
 
     assert "t1" in ctl("task", "ls").out
     assert "t1" in ctl("service", "inspect", "once").out
+
+
+def test_a_rotated_unlock_key_is_printed_and_needs_managers_that_are_locked(manager: FakeManager, ctl: Ctl) -> None:
+    three_nodes(manager)
+
+    refused = ctl("cluster", "unlock-key", "--rotate")
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.err.startswith("Error: managers are not locked, so there is no unlock key")
+    assert ctl("cluster", "unlock-key", "-q").out == ""
+
+    ctl("cluster", "update", "--autolock")
+    assert ctl("cluster", "unlock-key", "--rotate").out.startswith("Managers auto-locked.  Unlock key: SWMKEY-1-")
+    assert ctl("cluster", "unlock-key", "-q").out == ctl("cluster", "unlock-key", "--rotate", "-q").out

@@ -82,7 +82,6 @@ def test_an_unlock_key_is_32_bytes() -> None:
         ("--generic-node-resources", "gpu"),
         ("--external-ca", "protocol=cfssl"),
         ("--external-ca", "protocol=cfssl,url=https://ca.example"),
-        ("--force-new-cluster",),
         ("--autolock", "--join-addr", "10.1.1.1:4242"),
         ("--listen-debug", "0.0.0.0:6060"),
         ("--listen-debug", ":6060"),
