@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from swarmcore.api.types_pb2 import NodeRole
 from swarmcore.ca.files import CertificateFolder
 from swarmcore.ca.root import new_csr, new_key, public_key_of_csr
 from swarmcore.ca.security import SecurityConfig
@@ -60,12 +61,14 @@ def at_step(step: int, error: BaseException) -> Stop:
     return lambda number, *_: error if number == step else None
 
 
-def renewed(security: SecurityConfig, root: Any, clock: SimulatedClock) -> tuple[bytes, bytes]:
+def renewed(
+    security: SecurityConfig, root: Any, clock: SimulatedClock, role: NodeRole.ValueType | None = None
+) -> tuple[bytes, bytes]:
     key = new_key()
     chain = root.sign(
         public_key_of_csr(new_csr(key)),
         node_id=security.node_id,
-        role=security.role,
+        role=security.role if role is None else role,
         cluster_id=security.cluster_id,
         now=clock.now(),
     )
@@ -211,3 +214,53 @@ def test_a_sealed_key_stays_sealed_and_whole_wherever_a_renewal_stops(
             assert b"ENCRYPTED" in (folder / "swarm-node.key").read_bytes()
             break
     assert stops > 15
+
+
+@pytest.mark.parametrize("error", [Killed(), OSError(28, "No space left on device")])
+@pytest.mark.parametrize("becomes", [NodeRole.WORKER, NodeRole.MANAGER])
+def test_a_change_of_role_that_stops_anywhere_leaves_the_old_role_locked_as_it_was_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, becomes: NodeRole.ValueType
+) -> None:
+    """A manager's key is never readable on the disk, and a worker's always is."""
+    clock, stops = SimulatedClock(), 0
+    for step in range(1, 200):
+        folder = tmp_path / str(step)
+        security = SecurityConfig.create_cluster(folder, clock)
+        root = security.root_with_key
+        security.seal_key(b"secret")
+        if becomes == NodeRole.MANAGER:
+            security.install(*renewed(security, root, clock, NodeRole.WORKER))
+        before = security.role
+        try:
+            with steps(monkeypatch, at_step(step, error)):
+                security.install(*renewed(security, root, clock, becomes), unlock_key=b"secret")
+        except (Killed, ConfigurationError):
+            stops += 1
+        loaded = SecurityConfig.load(folder, clock, find_secret=lambda key: b"secret")
+
+        assert loaded is not None and loaded.role in (before, becomes)
+        assert (loaded.secret is None) == (loaded.role == NodeRole.WORKER)
+        if stops < step:
+            assert loaded.role == becomes
+            break
+    assert stops > 10
+
+
+def test_a_key_that_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
+    security = SecurityConfig.create_cluster(tmp_path, SimulatedClock())
+    security.seal_key(b"secret")
+    (tmp_path / "swarm-node.key.new").write_bytes(security.material.key_pem)
+
+    SecurityConfig.load(tmp_path, SimulatedClock(), find_secret=lambda key: b"secret")
+
+    assert not (tmp_path / "swarm-node.key.new").exists()
+
+
+def test_a_key_can_be_sealed_with_another_secret(tmp_path: Path) -> None:
+    clock = SimulatedClock()
+    security = SecurityConfig.create_cluster(tmp_path, clock)
+    for secret in (b"first", b"second"):
+        security.seal_key(secret)
+        loaded = SecurityConfig.load(tmp_path, clock, find_secret=lambda key, secret=secret: secret)  # type: ignore[misc]
+
+        assert loaded is not None and loaded.secret == secret == security.secret
