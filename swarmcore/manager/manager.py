@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,7 +40,7 @@ from swarmcore.execbroker.broker import ExecBroker
 from swarmcore.logbroker.broker import LogBroker
 from swarmcore.manager.backup import BackupService
 from swarmcore.manager.bootstrap import Founder, ensure_cluster
-from swarmcore.manager.forcing import check_nobody_leads
+from swarmcore.manager.forcing import check_others_are_gone
 from swarmcore.manager.former_members import FormerMembers
 from swarmcore.manager.joining import join_group, keep_address_known, reachable_address
 from swarmcore.manager.leader_proxy import LeaderProxy
@@ -55,7 +56,7 @@ from swarmcore.replication.damage import what_to_do
 from swarmcore.replication.groups import check_group
 from swarmcore.replication.replica import Replica
 from swarmcore.replication.service import RaftService
-from swarmcore.replication.state_folder import has_state
+from swarmcore.replication.state_folder import has_state, read_membership
 from swarmcore.replication.transport import Transport
 from swarmcore.scheduler.scheduler import Scheduler
 from swarmcore.store.store import LeaderStore, Store
@@ -175,7 +176,9 @@ class Manager:
         # A new log is locked as the cluster says from its first byte on: no other unlock key would be of use.
         unlock_key = config.unlock_key if has_state(folder) or config.autolock else security.secret
         if config.force_new_cluster:
-            await check_nobody_leads(config.join, security.open_channel)
+            known = await asyncio.to_thread(read_membership, folder, security.node_id, config.unlock_key)
+            others = [each.address for each in known.members.values() if each.node_id != security.node_id]
+            await check_others_are_gone(list(dict.fromkeys((*others, *config.join))), security.open_channel)
         elif config.join and not is_founder and not has_state(folder):
             answer = await join_group(config.join, config.address, security.open_channel, clock)
             joined_as, group = answer.raft_id, answer.group

@@ -20,8 +20,17 @@ from swarmcore.raft.types import NO_ONE, NOTHING, Entry, EntryKind, HardState, S
 from swarmcore.replication.damage import damaged, what_to_do
 from swarmcore.replication.durable import TEMPORARY_SUFFIX, replace_file, sync_folder
 from swarmcore.replication.keys import KeyRing
-from swarmcore.replication.log_file import LogContents, LogFile, LogStart, Record, segment_path, segment_paths
-from swarmcore.replication.new_group import make_anew
+from swarmcore.replication.log_file import (
+    RESERVE_BYTES,
+    SEGMENT_BYTES,
+    LogContents,
+    LogFile,
+    LogStart,
+    Record,
+    segment_path,
+    segment_paths,
+)
+from swarmcore.replication.new_group import make_anew, membership_of
 from swarmcore.replication.snapshot_file import SnapshotReader, remove_before, remove_unfinished, snapshot_paths
 
 KEY_FILE = "keys.json"
@@ -138,6 +147,23 @@ def open_state(
         lock=lock,
         group=_read_group(folder / MEMBER_FILE),
     )
+
+
+def read_membership(folder: Path, node_id: str, unlock_key: bytes | None) -> Membership:
+    """Who belongs to the group, as the log of the manager in `folder` says; raises as `open_state`."""
+    state = open_state(
+        folder,
+        node_id=node_id,
+        address="",
+        unlock_key=unlock_key,
+        bootstrap=False,
+        segment_bytes=SEGMENT_BYTES,
+        reserve_bytes=RESERVE_BYTES,
+    )
+    try:
+        return membership_of(state.snapshot, state.log)
+    finally:
+        state.close()
 
 
 def read_identity_keys(folder: Path, unlock_key: bytes | None) -> list[bytes]:

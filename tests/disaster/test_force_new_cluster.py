@@ -55,6 +55,20 @@ def test_it_is_refused_where_the_others_have_a_leader(three: Machines) -> None:
     three.wait_managers(3, by="m1")
 
 
+def test_it_is_refused_where_another_manager_runs_that_would_be_left_out(machines: Machines) -> None:
+    machines.add("m1")
+    machines.join("m2", "manager", by="m1")
+    machines.wait_managers(2, by="m1")
+    machines.kill("m1")
+
+    node = machines.restart("m1", "--force-new-cluster", ready=False)
+
+    assert node.wait_end() == 1
+    assert f"would leave out the managers at {machines.addresses['m2']}" in complaint(node)
+    machines.restart("m1")
+    machines.wait_managers(2, by="m1")
+
+
 def test_a_locked_manager_goes_on_alone_at_another_address_with_its_key(machines: Machines) -> None:
     m1 = machines.add("m1", "--autolock")
     (key,) = [word for word in m1.swarmctl("cluster", "unlock-key").split() if word.startswith("SWMKEY")]
