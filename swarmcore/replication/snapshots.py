@@ -40,6 +40,8 @@ class Limits:
     snapshot_bytes: int = 64 * 1024 * 1024
     keep_entries: int = 500
     """Entries before a snapshot that stay in the log, for members that lag behind."""
+    keep_bytes: int = 32 * 1024 * 1024
+    """The same, in bytes: an entry has up to 1.5 MiB, and what stays is in memory and is read at each start."""
     snapshot_retry_seconds: float = 10.0
     segment_bytes: int = SEGMENT_BYTES
     reserve_bytes: int = RESERVE_BYTES
@@ -99,8 +101,11 @@ class Snapshots:
             if key is None:
                 return False
             self._bytes_at_last = bytes_before
-            keep_from = max(1, index - self._limits.keep_entries + 1)
+            keep_from = self._keep_from(index)
             self._taken(SnapshotTaken(snapshot, keep_from))
+            # It was due all the time that it took.
+            self._is_due.clear()
+            self.note_growth()
             try:
                 await self.disk.submit(lambda: remove_before(self._folder, index))
                 await self.disk.submit(lambda: remove_received(self._folder))
@@ -115,6 +120,16 @@ class Snapshots:
                 log.warning("can't remove old data keys from %r: %s", str(self._folder), error.strerror)
             log.info("snapshot of entry %d taken in %.2f s", index, time.monotonic() - started)
             return True
+
+    def _keep_from(self, index: int) -> int:
+        """The first entry that stays in the log when a snapshot holds everything up to `index`."""
+        first = max(1, index - self._limits.keep_entries + 1)
+        size = 0
+        for entry in reversed(self._raft.log.between(max(first, self._raft.log.start_index + 1), index)):
+            size += len(entry.data)
+            if size > self._limits.keep_bytes:
+                return entry.index + 1
+        return first
 
     async def received(self, snapshot: SnapshotMeta, transfer: str) -> int:
         """How many pieces are here of a transfer that broke off. One that still seems to go on ends now."""

@@ -138,6 +138,31 @@ async def test_a_log_that_is_large_in_bytes_makes_a_snapshot_too(folder: Path) -
         await snapshot_of(running, 10)
 
 
+async def test_what_stays_in_the_log_is_bounded_in_bytes_too(folder: Path) -> None:
+    limits = Limits(snapshot_entries=50, keep_entries=40, keep_bytes=2000, reserve_bytes=0)
+    async with running_replica(folder, limits=limits) as running:
+        for number in range(50):
+            await running.create(f"task-{number}-{'x' * 100}")
+        await snapshot_of(running, 50)
+
+        kept = running.replica.snapshot_index - running.replica._raft.log.start_index
+        assert 5 < kept < 20
+
+
+async def test_one_snapshot_is_taken_of_what_made_it_due(folder: Path) -> None:
+    async with running_replica(folder, limits=Limits(snapshot_bytes=20_000, reserve_bytes=0)) as running:
+        await running.create("x" * 20_000)
+        await running.create("while it is taken")
+        await snapshot_of(running, 2)
+        taken = running.replica.snapshot_index
+
+        await running.create("after")
+        await let_the_loop_run()
+
+        assert running.replica.snapshot_index == taken
+        assert not running.replica._snapshots._is_due.is_set()
+
+
 async def test_writes_go_on_while_a_snapshot_is_written(folder: Path) -> None:
     async with running_replica(folder, limits=OFTEN) as running:
         await asyncio.gather(*(running.create(f"big-{number}", log="x" * 20_000) for number in range(100)))
