@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from swarmcore.ca.root import new_key, seal_key
-from swarmcore.errors import ConfigurationError, DamagedStateError
+from swarmcore.errors import ConfigurationError
 from swarmcore.node.unlocking import find_secret, remove_log
 from swarmcore.replication.keys import KeyRing
 from swarmcore.testing.replication import running_replica
@@ -41,7 +41,7 @@ def test_before_there_is_a_log_the_unlock_key_itself_does(raft: Path) -> None:
     assert find_secret(raft, UNLOCK_KEY, sealed) == UNLOCK_KEY
     with pytest.raises(ConfigurationError, match="node is locked, and needs a valid unlock key"):
         find_secret(raft, OTHER, sealed)
-    with pytest.raises(DamagedStateError, match="needs --unlock-key-file instead"):
+    with pytest.raises(ConfigurationError, match="needs --unlock-key-file instead"):
         find_secret(raft, None, sealed)
 
 
