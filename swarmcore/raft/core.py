@@ -41,6 +41,10 @@ class RoleState(ABC):
     def stable(self) -> None:  # noqa: B027 - only a leader counts its own disk
         """More of the log is durable here."""
 
+    def needed_from(self) -> int | None:
+        """The first entry that another member still lacks; None where nobody is known to need any."""
+        return None
+
     def leave(self) -> None:  # noqa: B027 - most have nothing to leave behind
         """Another role follows."""
 
@@ -186,11 +190,19 @@ class Core(ABC):
         self.stable_index = 0
 
     def take_snapshot(self, snapshot: SnapshotMeta, keep_from: int) -> None:
-        """Forget what a snapshot of our own holds."""
+        """Forget what a snapshot of our own holds, but for what a member that catches up is about to ask for."""
         if snapshot.index <= self.snapshot.index:
             return
         self.snapshot = snapshot
-        self.log.cut(min(keep_from - 1, snapshot.index, self.stable_index))
+        cut = min(keep_from - 1, snapshot.index, self.stable_index)
+        needed = self.role.needed_from()
+        if needed is not None and needed <= cut:
+            first = max(needed, self.log.start_index + 1)
+            size = sum(len(entry.data) for entry in self.log.between(first, cut))
+            if size <= self.settings.max_kept_bytes:
+                # Else who gets a snapshot while much is written would need the next one when it has that.
+                cut = first - 1
+        self.log.cut(cut)
         newer = [(index, membership) for index, membership in self._memberships if index > snapshot.index]
         self._memberships = [(snapshot.index, snapshot.membership), *newer]
 

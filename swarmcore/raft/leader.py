@@ -241,6 +241,14 @@ class Leader(RoleState):
         core.send(InstallSnapshot(sender=core.id, to=to, term=core.term, snapshot=core.snapshot))
         return True
 
+    def needed_from(self) -> int | None:
+        lacking = [
+            max(progress.match, progress.snapshot_index) + 1
+            for progress in self.progress.values()
+            if progress.was_active
+        ]
+        return min(lacking, default=None)
+
     def stable(self) -> None:
         self._maybe_commit()
 

@@ -65,3 +65,5 @@ class Settings:
     """Append messages under way to one member."""
     max_inflight_bytes: int = 8 * 1024 * 1024
     """Entry data under way to one member, but for what the last message adds: what a member that lags may cost."""
+    max_kept_bytes: int = 0
+    """Entry data that stays in the log behind a snapshot for members that are there and lag."""

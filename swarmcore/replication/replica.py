@@ -231,7 +231,9 @@ class Replica:
                 state=state,
                 address=address,
                 clock=clock,
-                settings=Settings(election_tick=election_tick, heartbeat_tick=heartbeat_tick),
+                settings=Settings(
+                    election_tick=election_tick, heartbeat_tick=heartbeat_tick, max_kept_bytes=limits.keep_bytes
+                ),
                 tick_seconds=tick_seconds,
                 limits=limits,
                 send=send,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from swarmcore.raft.effects import Persist, Role, Send, TakeBack
 from swarmcore.raft.events import MemberUnreachable, PersistRefused, Proposed, Received, Started, Ticked
 from swarmcore.raft.leader import Leader
-from swarmcore.raft.messages import AppendReply, AppendRequest
+from swarmcore.raft.messages import AppendReply, AppendRequest, InstallSnapshot
 from swarmcore.raft.progress import Pace, Progress
 from swarmcore.raft.types import NO_ONE, HardState, Settings
 from swarmcore.testing.raft_group import Group
@@ -240,3 +240,55 @@ def test_sends_name_what_must_be_durable_before_them() -> None:
     held = group.members[2].held
     assert held
     assert {one.after for one in held if isinstance(one, Send)} == {group.members[2].unwritten[-1].number}
+
+
+def catching_up(max_kept_bytes: int) -> Group:
+    """Member 3 gets a snapshot while more is written, and the leader takes its next snapshot."""
+    group = Group(1, 2, 3, settings=Settings(max_kept_bytes=max_kept_bytes))
+    group.elect(1)
+    group.isolate(3)
+    group.step(1, MemberUnreachable(3))
+    group.tick([1, 2], 25)
+    group.propose(1, *"abc")
+    group.snapshot(1)
+    group.heal()
+    group.step(1, Ticked())
+    while not any(isinstance(message, InstallSnapshot) for message in group.network):
+        group.deliver_one()
+    on_its_way = next(message for message in group.network if isinstance(message, InstallSnapshot))
+    group.network.remove(on_its_way)
+    group.propose(1, *"defgh")
+    group.snapshot(1)
+    group.network.append(on_its_way)
+    group.settle()
+    return group
+
+
+def test_who_gets_a_snapshot_while_more_is_written_goes_on_by_the_log() -> None:
+    group = catching_up(max_kept_bytes=100)
+
+    group.tick(times=2)
+
+    assert group.data(3) == list("abcdefgh")
+    assert group.members[3].storage.snapshot.index < group[1].snapshot.index
+
+
+def test_what_a_member_that_lags_may_keep_in_the_log_is_bounded() -> None:
+    group = catching_up(max_kept_bytes=3)
+
+    group.tick(times=2)
+
+    assert group.data(3) == list("abcdefgh")
+    assert group.members[3].storage.snapshot.index == group[1].snapshot.index
+
+
+def test_a_member_that_is_away_keeps_nothing_in_the_log() -> None:
+    group = Group(1, 2, 3, settings=Settings(max_kept_bytes=1000))
+    group.elect(1)
+    group.isolate(3)
+    group.tick([1, 2], 25)
+    group.propose(1, *"abc")
+
+    group.snapshot(1)
+
+    assert group[1].log.start_index == group[1].snapshot.index

@@ -185,7 +185,7 @@ class Group:
     def _found(self) -> None:
         size = self.chance.choice(_SIZES)
         members = {id: RaftMember(id=id, node_id=f"node-{id}", address="", is_voter=True) for id in range(1, size + 1)}
-        if size > 1 and self.chance.random() < 0.2:
+        if size > 1 and self.chance.random() < 0.35:
             members[size] = replace(members[size], is_voter=False)
         membership = Membership(members, size)
         for id in members:

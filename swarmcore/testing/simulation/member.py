@@ -355,7 +355,8 @@ def small_limits(chance: Random) -> Limits:
     """Limits that a short run reaches."""
     return Limits(
         snapshot_entries=chance.choice((5, 10, 30)),
-        keep_entries=chance.choice((1, 2, 20)),
+        keep_entries=chance.choice((0, 1, 2, 20)),
+        keep_bytes=chance.choice((0, 0, 2000)),
         snapshot_retry_seconds=1.0,
         segment_bytes=chance.choice((512, 2048, 16384)),
         reserve_bytes=8192,
