@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import time
 from collections.abc import Iterable, Sequence
 
 import click
@@ -19,6 +21,7 @@ HEADERS = ("Task", "ID", "Node", "CPU", "Memory / Limit", "Mem", "Net In / Out",
 HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 CLEAR = "\x1b[2J"
 SHORT_ID = 12
+FORGET_SECONDS = 10.0
 
 
 def size(value: int) -> str:
@@ -85,6 +88,7 @@ class _Board:
         self._truncate = truncate
         self._as_json = as_json
         self._samples: dict[str, TaskStats] = {}
+        self._sampled_at: dict[str, float] = {}
         self._warnings: dict[str, None] = {}
 
     def run(self) -> None:
@@ -96,6 +100,7 @@ class _Board:
             for answer in call:
                 for stats in answer.stats:
                     self._samples[stats.task_id] = stats
+                    self._sampled_at[stats.task_id] = time.monotonic()
                 self._note(answer.warnings)
                 if live:
                     self._draw()
@@ -121,7 +126,15 @@ class _Board:
         click.echo(self._table())
 
     def _draw(self) -> None:
+        old = time.monotonic() - FORGET_SECONDS
+        for task_id in [id for id, at in self._sampled_at.items() if at < old]:
+            # It has ended, or its node is gone.
+            del self._samples[task_id], self._sampled_at[task_id]
         lines = [*self._table().splitlines(), *(f"Warning: {warning}" for warning in self._warnings)]
+        room = shutil.get_terminal_size().lines - 1
+        if len(lines) > room > 1:
+            hidden = len(lines) - room + 1
+            lines[room - 1 :] = [f"… and {hidden} more: --no-stream prints all"]
         text = "".join(f"{line}{CLEAR_LINE}\n" for line in lines)
         click.echo(HOME + text + CLEAR_BELOW, nl=False, color=True)
 

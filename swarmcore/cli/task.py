@@ -93,6 +93,7 @@ def logs(task: tuple[str, ...], **given: Any) -> None:
 
 @command.command(
     name="exec",
+    short_help="Run a command beside a task, on whatever node it is.",
     epilog=example(
         "swarmctl task exec 0zxyg3o7mtpk8i5jlfhdw6qcs -- ps aux",
         "swarmctl task exec 0zxyg3o7mtpk8i5jlfhdw6qcs -it -- sh",
