@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 
 from swarmcore.clock import Clock
 from swarmcore.store.changes import Change, Commit, Resync, Subscription
+
+SLICE_SECONDS = 0.005
+CHANGES_PER_LOOK = 16
 
 
 class Inbox:
@@ -54,17 +58,19 @@ class Inbox:
 
 
 async def feed(commits: Sequence[Commit | Resync], take: Callable[[Change], None], *, changes_per_slice: int) -> bool:
-    """Give each change to `take`, in order; the loop has its turn after each slice.
+    """Give each change to `take`, in order; the loop has its turn after each slice, and where one takes long.
 
     False, with nothing taken, where changes were lost: then the view has to be read instead, which holds all of them.
     """
     if any(isinstance(commit, Resync) for commit in commits):
         return False
-    count = 0
+    count, end = 0, time.perf_counter() + SLICE_SECONDS
     for commit in commits:
         for change in commit.changes if isinstance(commit, Commit) else ():
             take(change)
             count += 1
-            if count % changes_per_slice == 0:
+            # Changes differ: that of a node may concern all of its tasks.
+            if count % changes_per_slice == 0 or (count % CHANGES_PER_LOOK == 0 and time.perf_counter() >= end):
                 await asyncio.sleep(0)
+                end = time.perf_counter() + SLICE_SECONDS
     return True
