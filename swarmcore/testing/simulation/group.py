@@ -13,6 +13,7 @@ from typing import Any
 from swarmcore.errors import SwarmError
 from swarmcore.raft.effects import Refuse
 from swarmcore.raft.events import MembershipProposed
+from swarmcore.raft.machine import Raft
 from swarmcore.raft.membership import Member as RaftMember
 from swarmcore.raft.membership import Membership, Remove
 from swarmcore.raft.messages import InstallSnapshot, Message
@@ -46,7 +47,7 @@ class Group:
         self._violation: asyncio.Future[None] = self._loop.create_future()
         self.counts = Counter[str]()
         """What happened, and what was looked at, how often."""
-        self.invariants = Invariants(self.broken, self.counts)
+        self.invariants = Invariants(self.broken, self._running, self.counts)
         self.elections = 0
         self.messages = 0
         self.looks: list[tuple[str, tuple[int, ...]]] = []
@@ -99,6 +100,9 @@ class Group:
         task = asyncio.create_task(run())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+    def _running(self) -> dict[int, Raft]:
+        return {id: member.replica.raft for id, member in self.members.items() if member.replica is not None}
 
     def add(self, id: int, node_id: str) -> Member:
         member = self.members[id] = Member(self, id, Files(self.split_chance(), self.counts), node_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -24,6 +24,8 @@ class Invariants:
     """The whole truth about one run, which no member knows. `broken` is called with what does not hold."""
 
     broken: Callable[[str], None]
+    running: Callable[[], Mapping[int, Raft]] = dict
+    """The machines that run now, by id."""
     counts: Counter[str] = field(default_factory=Counter)
     leaders: dict[int, int] = field(default_factory=dict)
     agreed: dict[int, Entry] = field(default_factory=dict)
@@ -106,6 +108,8 @@ class Invariants:
         if raft.is_leader and len(raft.membership.voters) > 1 and last.term != raft.term:
             # Figure 8 of the paper: it takes many coincidences for this to lose anything.
             self.broken(f"member {id} commits entry {last.index} of term {last.term} by counting, in term {raft.term}")
+        if raft.is_leader:
+            self._is_held_by_a_majority(raft, last)
         for entry in entries:
             agreed = self.agreed.setdefault(entry.index, entry)
             if agreed is not entry and agreed != entry:
@@ -118,6 +122,17 @@ class Invariants:
                 if int(term) != entry.term:
                     self.broken(f"a write of term {int(term)} was agreed in term {entry.term}")
         self._last_agreed = max(self._last_agreed, entries[-1].index)
+
+    def _is_held_by_a_majority(self, raft: Raft, entry: Entry) -> None:
+        """What a leader commits is on the disks of a majority of the voters (paper §5.3). Who is down may have it."""
+        running = self.running()
+        holders = 0
+        for id in raft.membership.voters:
+            other = running.get(id)
+            holders += other is None or (other.stable_index >= entry.index and other.log.has(entry.index, entry.term))
+        self.counts["commits: counted anew"] += 1
+        if holders * 2 <= len(raft.membership.voters):
+            self.broken(f"member {raft.id} commits entry {entry.index}, which {holders} voters have on their disks")
 
     def snapshot(self, id: int, snapshot: SnapshotMeta) -> None:
         """Two snapshots of one entry say the same of it."""
