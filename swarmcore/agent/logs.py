@@ -13,10 +13,12 @@ import grpc.aio
 from swarmcore.agent.steps import text_of
 from swarmcore.agent.task_manager import TaskManager
 from swarmcore.agent.worker import Worker
+from swarmcore.api.log_lines import warning_line
 from swarmcore.api.logbroker_pb2 import (
     ListenSubscriptionsRequest,
     LogContext,
     LogMessage,
+    LogStream,
     PublishLogsMessage,
     SubscriptionMessage,
 )
@@ -31,8 +33,11 @@ QUEUED_BYTES: Final = 1024 * 1024
 MESSAGE_BYTES: Final = 256 * 1024
 LINE_BYTES: Final = 128
 """What a line costs beside its data."""
+MAX_LINE_BYTES: Final = 2 * 1024 * 1024
+"""A manager takes messages of 4 MiB."""
 GATHER_SECONDS: Final = 0.02
 """How long lines may gather while they come quickly: a message costs as much as some ten of them."""
+_STREAMS: Final = {1: LogStream.LOG_STREAM_STDOUT, 2: LogStream.LOG_STREAM_STDERR}
 LISTEN_AGAIN_SECONDS: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
@@ -125,7 +130,7 @@ class LogPublisher:
         """Read the tasks that match, and with `follow` those that come later. Closes the spool at the end."""
         options = options_of(subscription)
         selector = subscription.selector
-        known: dict[str, asyncio.Task[None]] = {}
+        known: dict[str, tuple[TaskManager, asyncio.Task[None]]] = {}
         news = asyncio.Event()
         self._worker.on_task.add(news)
         try:
@@ -138,31 +143,47 @@ class LogPublisher:
                         all_tasks=self._node_id in selector.node_ids,
                     ):
                         if manager.task.id not in known:
-                            known[manager.task.id] = group.create_task(self._read(manager, options, spool))
+                            known[manager.task.id] = (manager, group.create_task(self._read(manager, options, spool)))
                     if not options.follow:
                         break
                     await news.wait()
-                    # A follower may stay for months: what has ended, and is no longer assigned, is forgotten.
-                    there = self._worker.managers
-                    known = {id: task for id, task in known.items() if id in there or not task.done()}
+                    self._forget_gone(known)
         finally:
             self._worker.on_task.discard(news)
             spool.close()
+
+    def _forget_gone(self, known: dict[str, tuple[TaskManager, asyncio.Task[None]]]) -> None:
+        """A follower may stay for months: a task that is gone is kept only while its last lines are being read."""
+        there = self._worker.managers
+        for id, (manager, reading) in list(known.items()):
+            if id in there:
+                continue
+            if reading.done():
+                del known[id]
+            elif not manager.started.is_set():
+                reading.cancel()
 
     async def _read(self, manager: TaskManager, options: LogOptions, spool: _Spool) -> None:
         if options.follow:
             await manager.started.wait()
         source = manager.controller
-        if not isinstance(source, LogSource):
-            return
         task = manager.task
+        if source is None:
+            return
+        if not isinstance(source, LogSource):
+            spool.add(warning_line(self._node_id, f"task {task.id}: its executor keeps no logs"))
+            return
         context = LogContext(service_id=task.service_id, node_id=self._node_id, task_id=task.id)
         lines = source.logs(options)
         try:
             async for line in lines:
                 if spool.is_full:
                     await spool.room()
-                message = LogMessage(context=context, stream=line.stream, data=line.data)
+                if len(line.data) > MAX_LINE_BYTES:
+                    raise ValueError(f"a piece of {len(line.data)} bytes is more than {MAX_LINE_BYTES}")
+                message = LogMessage(
+                    context=context, stream=_STREAMS.get(line.stream, LogStream.LOG_STREAM_UNKNOWN), data=line.data
+                )
                 seconds, message.timestamp.nanos = divmod(line.timestamp_ns, 1_000_000_000)
                 message.timestamp.seconds = seconds
                 for key, value in line.attrs.items():
@@ -170,6 +191,7 @@ class LogPublisher:
                 spool.add(message)
         except Exception as error:  # noqa: BLE001 - the border: an executor's fault costs these lines
             log.warning("task %s: reading its logs failed: %s", task.id, text_of(error))
+            spool.add(warning_line(self._node_id, f"task {task.id}: its logs can't be read: {text_of(error)}"))
         finally:
             # Whoever stops reading here must not leave the files or the stream open until the next collection.
             if isinstance(lines, AsyncGenerator):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 import grpc
 
+from swarmcore.api.log_lines import WARNING_ATTR
 from swarmcore.api.logbroker_pb2 import LogMessage, LogSelector, SubscribeLogsRequest
 from swarmcore.api.logbroker_pb2_grpc import LogsStub
 from swarmcore.cli.command_line import CliError
@@ -20,7 +21,7 @@ from swarmcore.cli.log_lines import LogPrinter, Style
 from swarmcore.cli.lookup import Names, find_service, find_task
 from swarmcore.cli.text import clean
 from swarmcore.logbroker.marks import BILLION, Marks
-from swarmcore.logbroker.subscription import INCOMPLETE, WARNING_ATTR
+from swarmcore.logbroker.subscription import INCOMPLETE
 
 if TYPE_CHECKING:
     from swarmcore.api.objects_pb2 import Task

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from swarmcore.api.logbroker_pb2 import LogMessage, LogStream, SubscribeLogsRequest, SubscriptionMessage
+from swarmcore.api.log_lines import warning_line
+from swarmcore.api.logbroker_pb2 import LogMessage, SubscribeLogsRequest, SubscriptionMessage
 from swarmcore.api.objects_pb2 import Task
 from swarmcore.logbroker.marks import Marks
 from swarmcore.logbroker.outbox import Outbox
 
 INCOMPLETE = "warning: incomplete log stream. some logs could not be retrieved for the following reasons: "
-WARNING_ATTR = "swarmcore.v1/warning"
-"""Key of the attribute that marks a line of a follower's stream as the manager's own words."""
 ALL_LINES = 0
 """As a tail: every line."""
 
@@ -106,7 +105,7 @@ class Subscription:
         if self.follow:
             # Followers wait for nodes that come again.
             if error:
-                self.outbox.put_at_once([_warning(node_id, error)])
+                self.outbox.put_at_once([warning_line(node_id, error)])
             return
         if error:
             self._errors[error] = None
@@ -126,12 +125,3 @@ class Subscription:
             # Publishers end by themselves: they have said that they are done.
             self.is_over = True
             self.outbox.close()
-
-
-def _warning(node_id: str, reason: str) -> LogMessage:
-    """How a follower hears of a node that fails: a line on stderr that says whose words it is."""
-    line = LogMessage(stream=LogStream.LOG_STREAM_STDERR, data=f"warning: {reason}\n".encode())
-    line.context.node_id = node_id
-    line.timestamp.GetCurrentTime()
-    line.attrs.add(key=WARNING_ATTR, value=reason)
-    return line

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from swarmcore.api.caller import Caller
+from swarmcore.api.log_lines import WARNING_ATTR
 from swarmcore.api.logbroker_pb2 import (
     ListenSubscriptionsRequest,
     LogMessage,
@@ -31,7 +32,6 @@ from swarmcore.errors import (
 )
 from swarmcore.logbroker.broker import LogBroker
 from swarmcore.logbroker.outbox import MAX_BYTES
-from swarmcore.logbroker.subscription import WARNING_ATTR
 from swarmcore.logbroker.term import LISTEN_SECONDS, MAX_SUBSCRIPTIONS, STALL_SECONDS
 from swarmcore.store.store import Store
 from swarmcore.testing.clock import SimulatedClock, let_the_loop_run
