@@ -33,6 +33,7 @@ class ProcessSpec(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     STOP_SIGNAL_FIELD_NUMBER: _builtins.int
     STOP_GRACE_SECONDS_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
     dir: _builtins.str
     """Working folder; a relative one is below the task's own folder, which is the default."""
     user: _builtins.str
@@ -53,6 +54,10 @@ class ProcessSpec(_message.Message):
     def env(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """NAME=VALUE. Nothing is inherited; PATH has a default."""
 
+    @_builtins.property
+    def health(self) -> Global___ProcessHealth:
+        """Whether it works: holds up the start of the task, and ends it. Default: nobody asks."""
+
     def __init__(
         self,
         *,
@@ -63,13 +68,61 @@ class ProcessSpec(_message.Message):
         user: _builtins.str = ...,
         stop_signal: _builtins.str = ...,
         stop_grace_seconds: _builtins.float | None = ...,
+        health: Global___ProcessHealth | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_stop_grace_seconds", b"_stop_grace_seconds", "stop_grace_seconds", b"stop_grace_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stop_grace_seconds", b"_stop_grace_seconds", "health", b"health", "stop_grace_seconds", b"stop_grace_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stop_grace_seconds", b"_stop_grace_seconds", "args", b"args", "command", b"command", "dir", b"dir", "env", b"env", "stop_grace_seconds", b"stop_grace_seconds", "stop_signal", b"stop_signal", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stop_grace_seconds", b"_stop_grace_seconds", "args", b"args", "command", b"command", "dir", b"dir", "env", b"env", "health", b"health", "stop_grace_seconds", b"stop_grace_seconds", "stop_signal", b"stop_signal", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__stop_grace_seconds: _TypeAlias = _typing.Literal["stop_grace_seconds"]  # noqa: Y015
     _WhichOneofArgType__stop_grace_seconds: _TypeAlias = _typing.Literal["_stop_grace_seconds", b"_stop_grace_seconds"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__stop_grace_seconds) -> _WhichOneofReturnType__stop_grace_seconds | None: ...
 
 Global___ProcessSpec: _TypeAlias = ProcessSpec  # noqa: Y015
+
+@_typing.final
+class ProcessHealth(_message.Message):
+    """A command that is run beside the process again and again, as its user, with its environment, limits and folder."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMAND_FIELD_NUMBER: _builtins.int
+    INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
+    TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    RETRIES_FIELD_NUMBER: _builtins.int
+    START_PERIOD_SECONDS_FIELD_NUMBER: _builtins.int
+    interval_seconds: _builtins.float
+    """Between the end of one check and the next, and before the first; default 30, at least 0.1."""
+    timeout_seconds: _builtins.float
+    """A check that takes longer has failed; default 30."""
+    retries: _builtins.int
+    """So many failures one after the other are too many; default 3."""
+    start_period_seconds: _builtins.float
+    """After the start, in which failures are not counted unless there was a success; default 0."""
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its exit code 0 means healthy. Empty: nobody asks."""
+
+    def __init__(
+        self,
+        *,
+        command: _abc.Iterable[_builtins.str] | None = ...,
+        interval_seconds: _builtins.float | None = ...,
+        timeout_seconds: _builtins.float | None = ...,
+        retries: _builtins.int = ...,
+        start_period_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_interval_seconds", b"_interval_seconds", "_timeout_seconds", b"_timeout_seconds", "interval_seconds", b"interval_seconds", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval_seconds", b"_interval_seconds", "_timeout_seconds", b"_timeout_seconds", "command", b"command", "interval_seconds", b"interval_seconds", "retries", b"retries", "start_period_seconds", b"start_period_seconds", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__interval_seconds: _TypeAlias = _typing.Literal["interval_seconds"]  # noqa: Y015
+    _WhichOneofArgType__interval_seconds: _TypeAlias = _typing.Literal["_interval_seconds", b"_interval_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__timeout_seconds: _TypeAlias = _typing.Literal["timeout_seconds"]  # noqa: Y015
+    _WhichOneofArgType__timeout_seconds: _TypeAlias = _typing.Literal["_timeout_seconds", b"_timeout_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_seconds) -> _WhichOneofReturnType__interval_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_seconds) -> _WhichOneofReturnType__timeout_seconds | None: ...
+
+Global___ProcessHealth: _TypeAlias = ProcessHealth  # noqa: Y015

@@ -7,6 +7,7 @@ that is known of the task lies in its folder:
     started   boot, process and supervisor, made by the launcher before it becomes the program
     error     why the program could not be run
     exit      the exit code, 128 + N for a process that signal N ended
+    healthy   made by the first health check that succeeds
     stdout, stderr, when they were how long (stdout.times, stderr.times), and work/, the working folder
 """
 
@@ -22,7 +23,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
@@ -42,7 +43,7 @@ from swarmcore.plugin.executor import (
     TaskUsage,
     TemporaryError,
 )
-from swarmcore_process_executor import exec, output, spec
+from swarmcore_process_executor import exec, health, output, spec
 from swarmcore_process_executor.processes import Identity, kill_marked, reap, signal_group, wait_ended
 from swarmcore_process_executor.record import FILES, Noter, Record
 from swarmcore_process_executor.usage import usage_of
@@ -88,6 +89,15 @@ class ProcessController(Controller):
         await self._blocking(self._prepare)
 
     async def start(self) -> None:
+        check = health.parse(self._spec.health)
+        if self._launching is None and check is not None and self._is_getting_healthy():
+            await self._wait_healthy(check)
+            return
+        await self._start()
+        if check is not None:
+            await self._wait_healthy(check)
+
+    async def _start(self) -> None:
         if self._launching is None:
             if self._started() is not None:
                 raise TaskStartedError("the process was started before")
@@ -115,7 +125,7 @@ class ProcessController(Controller):
         started = self._started()
         if started is not None:
             process, supervisor = started
-            await self._watch(supervisor)
+            await self._watch(supervisor, self._monitor())
             await self._blocking(lambda: reap(supervisor.pid))
             if self._exit_code() is None:
                 # The supervisor was killed, but what it started goes on by itself.
@@ -126,6 +136,42 @@ class ProcessController(Controller):
             raise ExitError(UNKNOWN_EXIT_CODE, "its exit code is unknown: its supervisor was killed, or the machine")
         if code:
             raise ExitError(code)
+
+    def _is_getting_healthy(self) -> bool:
+        """Whether it runs, and no check of it has succeeded yet."""
+        started = self._started()
+        return started is not None and started[0].is_alive() and not (self._folder / "healthy").exists()
+
+    async def _wait_healthy(self, check: health.Check) -> None:
+        """Return when the process is healthy, or has ended: that is for `wait` to tell."""
+        started = self._started()
+        if started is None:
+            return
+        asking = asyncio.ensure_future(health.Health(check, self.exec).wait_healthy())
+        watching = asyncio.ensure_future(self._watch(started[1]))
+        try:
+            await asyncio.wait([asking, watching], return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                await watching
+                return
+            is_healthy = await asking
+        finally:
+            asking.cancel()
+            watching.cancel()
+            await asyncio.wait([asking, watching])
+        if not is_healthy:
+            await self._stop_unhealthy()
+        with contextlib.suppress(FileNotFoundError):
+            (self._folder / "healthy").touch()
+
+    def _monitor(self) -> Awaitable[None] | None:
+        """What returns when a process that was healthy is that no more; None where nobody asks."""
+        check = health.parse(self._spec.health)
+        return health.Health(check, self.exec).wait_unhealthy() if check is not None else None
+
+    async def _stop_unhealthy(self) -> None:
+        await self.shutdown()
+        raise ExitError(1, "unhealthy process")
 
     async def shutdown(self) -> None:
         await self._launched()
@@ -251,25 +297,32 @@ class ProcessController(Controller):
         await wait_ended(supervisor)
         reap(supervisor.pid)
 
-    async def _watch(self, process: Identity) -> None:
-        """Return when the process has ended; what it prints is noted meanwhile."""
+    async def _watch(self, process: Identity, monitor: Awaitable[None] | None = None) -> None:
+        """Return when the process has ended, and stop it when `monitor` returns. What it prints is noted meanwhile."""
         self._note()
         closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waits.add(closed)
         ended = asyncio.ensure_future(wait_ended(process))
+        calls = [ended] if monitor is None else [ended, asyncio.ensure_future(monitor)]
         try:
             if self._is_closed:
                 raise TemporaryError("the executor or its controller was closed")
-            await asyncio.wait([ended, closed], return_when=asyncio.FIRST_COMPLETED)
-            if not ended.done():
+            await asyncio.wait([*calls, closed], return_when=asyncio.FIRST_COMPLETED)
+            if closed.done() and not ended.done():
                 await closed
-            await ended
+            for call in calls:
+                if call.done():
+                    call.result()
+            is_unhealthy = not ended.done()
         finally:
             self._waits.discard(closed)
-            ended.cancel()
-            await asyncio.wait([ended])
+            for call in calls:
+                call.cancel()
+            await asyncio.wait(calls)
             if not closed.cancel() and not closed.cancelled():
                 closed.exception()
+        if is_unhealthy:
+            await self._stop_unhealthy()
         for record in self._records:
             self._noter.discard(record)
 

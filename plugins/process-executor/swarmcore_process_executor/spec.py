@@ -16,6 +16,7 @@ from swarmcore.api.objects_pb2 import Task
 from swarmcore.api.process_pb2 import ProcessSpec
 from swarmcore.api.types_pb2 import PortConfig
 from swarmcore.plugin.executor import TaskRejectedError
+from swarmcore_process_executor import health
 from swarmcore_process_executor.processes import MARKER
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -88,6 +89,7 @@ def _check(spec: ProcessSpec) -> None:
             raise TaskRejectedError(f"process.env {entry.partition('=')[0]!r} is not NAME=VALUE")
     stop_signal(spec)
     grace_seconds(spec)
+    health.parse(spec.health)
 
 
 def _refuse_unsupported(task: Task) -> None:

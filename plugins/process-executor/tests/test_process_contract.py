@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from swarmcore_process_executor.factory import ProcessFactory
 
-from swarmcore.testing.executor_contract import CoreContract
+from swarmcore.testing.executor_contract import CoreContract, HealthContract
 from swarmcore.testing.executor_contract.subjects.processes import ProcessSubject
 
 
-class TestProcesses(CoreContract):
+class TestProcesses(CoreContract, HealthContract):
     @pytest.fixture
     def subject(self, tmp_path: Path) -> ProcessSubject:
         return ProcessSubject(ProcessFactory(), tmp_path)

@@ -68,7 +68,7 @@ def executor(
     is removed again, and the engine itself is not stopped: its socket is. `process` runs processes of this machine.
     Any other executor needs --subject.
     """
-    left_out = {"health", "engine"} if name == "process" and not subject else set(without)
+    left_out = {"engine"} if name == "process" and not subject else set(without)
     chosen = [
         (kind, check)
         for kind, check in checks_of(_contract(left_out))

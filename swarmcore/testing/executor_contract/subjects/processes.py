@@ -44,6 +44,11 @@ class ProcessSubject(Subject):
         task.service_annotations.name = "contract"
         task.spec.generic.kind = "process"
         spec = ProcessSpec(command=program.command, stop_signal=program.stop_signal, stop_grace_seconds=program.grace)
+        if program.health is not None:
+            kind, *command = program.health.test
+            spec.health.command.extend(["sh", "-c", *command] if kind == "CMD-SHELL" else [])
+            spec.health.interval_seconds = program.health.interval
+            spec.health.retries = program.health.retries
         task.spec.generic.payload.Pack(spec)
         return task
 
