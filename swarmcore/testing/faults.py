@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,3 +96,53 @@ def fill(path: Path) -> None:
             with contextlib.suppress(OSError):
                 while True:
                     file.write(b"x" * size)
+
+
+class FrozenDisk:
+    """A real file system whose writes hang while it is frozen: no error, no end, as with a storage that went away."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @contextlib.contextmanager
+    def frozen(self, seconds: float = 60.0) -> Iterator[None]:
+        """Freeze it for the length of the block, and never longer than `seconds`: who waits for it can't be killed."""
+        thaw = threading.Timer(seconds, self._thaw)
+        thaw.start()
+        subprocess.run(["fsfreeze", "-f", str(self.folder)], check=True)
+        try:
+            yield
+        finally:
+            self._thaw()
+            thaw.cancel()
+            thaw.join()
+
+    def _thaw(self) -> None:
+        subprocess.run(["fsfreeze", "-u", str(self.folder)], capture_output=True, check=False)
+
+
+def why_no_frozen_disk(folder: Path) -> str | None:
+    """Why no disk can be made, mounted and frozen here; None where one can."""
+    if os.geteuid() != 0:
+        return "a disk that can be frozen needs a mount, and that needs root"
+    try:
+        with freezable_disk(folder / "tried") as disk, disk.frozen():
+            return None
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"can't mount and freeze a disk here: {error}"
+
+
+@contextlib.contextmanager
+def freezable_disk(folder: Path) -> Iterator[FrozenDisk]:
+    """An ext4 of its own, mounted at `folder`; gone afterwards."""
+    folder.mkdir(parents=True)
+    image = folder.with_suffix(".img")
+    with open(image, "wb") as file:
+        file.truncate(128 * 1024 * 1024)
+    subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(image), str(folder)], check=True)
+    try:
+        yield FrozenDisk(folder)
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+        image.unlink()
