@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import ipaddress
 import logging
 import os
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("swarmcore.cli")
 
+PR_SET_DUMPABLE = 4
 SWITCH_INTERVAL_SECONDS = 0.0005
 LOG_LEVELS = {
     "debug": logging.DEBUG,
@@ -245,6 +248,13 @@ async def serve(config: NodeConfig, run: NodeRun) -> None:
             loop.remove_signal_handler(number)
 
 
+def forbid_dumps() -> None:
+    """Have the kernel write no core file of this process, where a manager's keys would stand; tasks may have theirs."""
+    with contextlib.suppress(OSError, AttributeError):
+        # Where a pipe takes core files, a limit of their size means nothing; and it would be the tasks' limit too.
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
 def _exit_on_early_signal(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
@@ -370,6 +380,7 @@ def command(version: bool, log_level: str, **flags: Any) -> None:
         return
     config = build_config(flags)
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    forbid_dumps()
     start_logging(log_level)
     from swarmcore.node.node import run
 

@@ -93,5 +93,7 @@ async def _create(factory: ExecutorFactory, host: HostInfo) -> Executor:
 
 def _host(name: str, state_dir: Path, engine_addr: str) -> HostInfo:
     folder = state_dir / "executors" / name
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Each folder by itself: the mode of one call is that of the last one alone.
+    for each in (folder.parent, folder):
+        each.mkdir(mode=0o700, parents=True, exist_ok=True)
     return HostInfo(state_dir=str(folder), engine_addr=engine_addr)

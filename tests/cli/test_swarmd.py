@@ -185,3 +185,15 @@ def test_version_is_one_line() -> None:
     )
 
     assert ran.stdout.startswith("swarmd swarmcore ")
+
+
+def test_no_core_file_is_written_of_a_node_and_its_tasks_may_have_theirs() -> None:
+    asks = "import ctypes; print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
+    script = (
+        "import subprocess, sys; from swarmcore.cli.swarmd import forbid_dumps; forbid_dumps()\n"
+        f"exec({asks!r}); sys.stdout.flush(); subprocess.run([sys.executable, '-c', {asks!r}], check=True)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=20)
+
+    assert done.stdout.split() == [b"0", b"1"]
