@@ -25,6 +25,7 @@ from swarmcore.errors import (
     LostLeadershipError,
     NotLeaderError,
     ResourceExhaustedError,
+    UnavailableError,
 )
 from swarmcore.store.changes import DEFAULT_CAPACITY, Change, Commit, Publisher, Resync, StatusChange, Subscription
 from swarmcore.store.tables import SCHEMAS, Table
@@ -37,6 +38,7 @@ MAX_TRANSACTION_BYTES = 1_572_864
 FULL_TRANSACTION_BYTES = MAX_TRANSACTION_BYTES * 3 // 4
 MAX_SLICE_SECONDS = 0.010
 SNAPSHOT_PIECE_BYTES = 256 * 1024
+MAX_WAITING_WRITES = 10_000
 
 
 class Proposer(Protocol):
@@ -165,6 +167,11 @@ class Store:
     def _enqueue(self, job: _Job) -> None:
         if self._is_stopped:
             raise NotLeaderError("the manager is stopping")
+        if len(self._jobs) >= MAX_WAITING_WRITES:
+            # While nothing is agreed, those whose callers gave up would stay for as long as that lasts.
+            self._jobs = deque(waiting for waiting in self._jobs if not waiting.done.done())
+            if len(self._jobs) >= MAX_WAITING_WRITES:
+                raise UnavailableError(f"{MAX_WAITING_WRITES} writes wait already: ask again later")
         self._jobs.append(job)
         self._wake.set()
 
