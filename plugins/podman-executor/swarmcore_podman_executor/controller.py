@@ -15,15 +15,20 @@ from urllib.parse import quote
 from swarmcore.api.objects_pb2 import Node, Task
 from swarmcore.api.types_pb2 import ContainerStatus, Mount, PortConfig, PortStatus
 from swarmcore.plugin import containers
+from swarmcore.plugin.engine_exec import container_usage, start_command
+from swarmcore.plugin.engine_http import Answer
 from swarmcore.plugin.executor import (
     Controller,
     Dependencies,
+    ExecOptions,
+    ExecSession,
     ExitError,
     LogLine,
     LogOptions,
     TaskPreparedError,
     TaskRejectedError,
     TaskStartedError,
+    TaskUsage,
     TemporaryError,
 )
 from swarmcore.plugin.task_files import MemoryFolder
@@ -34,7 +39,6 @@ from swarmcore_podman_executor.events import Events, Watcher
 from swarmcore_podman_executor.health import LABEL, NO_CHECK, Checks, HealthCheck
 from swarmcore_podman_executor.images import Images
 from swarmcore_podman_executor.logs import read_logs
-from swarmcore_podman_executor.streams import Answer
 
 RECHECK_SECONDS = 30.0
 """Level-triggered: even without news, a running container is looked at this often."""
@@ -325,6 +329,14 @@ class PodmanController(Controller):
 
     def logs(self, options: LogOptions) -> AsyncIterator[LogLine]:
         return read_logs(self._engine, self._id, options, self._answers)
+
+    async def exec(self, options: ExecOptions) -> ExecSession:
+        """Run a command in the container."""
+        return await start_command(self._engine.docker_api, self._id, options)
+
+    async def usage(self) -> TaskUsage:
+        """What the container uses."""
+        return await container_usage(self._engine.docker_api, self._id)
 
     # Asking the engine
 

@@ -17,15 +17,20 @@ import requests
 from podman.errors import PodmanError
 
 from swarmcore.errors import ConfigurationError
+from swarmcore.plugin.engine_exec import EngineApi
+from swarmcore.plugin.engine_http import Answer, ask
 from swarmcore.plugin.executor import ExecutorError, TemporaryError
 from swarmcore.plugin.threads import Threads
-from swarmcore_podman_executor import streams
 from swarmcore_podman_executor.host import Host
-from swarmcore_podman_executor.sockets import new_client
+from swarmcore_podman_executor.sockets import abort, new_client
 
 T = TypeVar("T")
 
 API_VERSION = "4.0.0"
+"""The lowest that speaks all that is asked here; newer services speak it too."""
+API_PREFIX = f"/v{API_VERSION}/libpod"
+DOCKER_PREFIX = "/v1.40"
+"""Of the API that Podman serves beside its own."""
 CONNECT_SECONDS = 10
 CALL_SECONDS = 60
 THREADS = 8
@@ -46,8 +51,10 @@ class Engine:
         self.address = address
         self.host = host if host is not None else Host()
         self._threads = threads if threads is not None else Threads(THREADS, "podman")
+        self.docker_api = EngineApi(address, DOCKER_PREFIX)
+        """For what is the same on both engines, without threads."""
         self._clients = threading.local()
-        self._answers: set[streams.Answer] = set()
+        self._answers: set[Answer] = set()
         self._open: list[Any] = []
         """Every thread's client, to be closed at the end; appended to by the threads (one operation, so no lock)."""
 
@@ -74,10 +81,6 @@ class Engine:
                 f"the Podman engine at {address!r} is rootless: run swarmd as its user, not as root"
             )
         return engine
-
-    @property
-    def socket(self) -> str:
-        return self.address.removeprefix("unix://")
 
     def client(self, timeout: float | None = CALL_SECONDS) -> Any:
         """A client of the caller's own, for a request that lasts; close it."""
@@ -118,9 +121,9 @@ class Engine:
     @asynccontextmanager
     async def stream(
         self, path: str, params: Mapping[str, str] | None = None, *, head_seconds: float | None = CALL_SECONDS
-    ) -> AsyncIterator[streams.Answer]:
+    ) -> AsyncIterator[Answer]:
         """A GET whose answer takes long, on a connection of its own and without a thread. Raises OSError."""
-        async with streams.ask(self.socket, path, params, head_seconds=head_seconds) as answer:
+        async with ask(self.address, "GET", API_PREFIX + path, params=params, head_seconds=head_seconds) as answer:
             self._answers.add(answer)
             try:
                 yield answer
@@ -136,11 +139,12 @@ class Engine:
         return await self._threads.run(function)
 
     async def aclose(self) -> None:
-        """End the streams; calls that are under way are not waited for."""
+        """End the streams and the calls that are under way."""
         self._threads.close()
         for answer in self._answers:
             answer.abort()
         for client in self._open:
+            abort(client)
             client.close()
 
 

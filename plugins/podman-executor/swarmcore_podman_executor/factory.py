@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 
+from swarmcore.plugin.engine_http import ask
 from swarmcore.plugin.executor import Executor, HostInfo
-from swarmcore_podman_executor import streams
 
 PING_SECONDS = 2.0
 ROOT_ADDRESS = "unix:///run/podman/podman.sock"
@@ -34,7 +34,7 @@ class PodmanFactory:
             return False
         try:
             async with asyncio.timeout(PING_SECONDS):
-                async with streams.ask(address.removeprefix("unix://"), "//_ping") as answer:
+                async with ask(address, "GET", "/_ping") as answer:
                     # Docker answers the same path without this header; it has an executor of its own.
                     return answer.status == 200 and "libpod-api-version" in answer.headers
         except OSError:

@@ -6,20 +6,14 @@ are, and once more for the last of them. Nothing is kept in memory, however long
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
-from typing import Final
 
+from swarmcore.plugin.engine_http import Answer, frames
 from swarmcore.plugin.executor import ExecutorError, LogLine, LogOptions, TemporaryError
 from swarmcore_podman_executor.differences import log_timestamp_ns
 from swarmcore_podman_executor.engine import Engine
-from swarmcore_podman_executor.streams import Answer
-
-HEADER: Final = 8
-MAX_FRAME: Final = 16 * 1024 * 1024
-"""Bytes of one piece of output. The engine cuts at 8 KiB, its journald driver later."""
 
 
 async def read_logs(
@@ -87,35 +81,14 @@ async def _pieces(
                 raise ExecutorError(await answer.message())
             answers.add(answer)
             try:
-                async with contextlib.aclosing(_frames(answer)) as frames:
-                    async for stream, data in frames:
+                async with contextlib.aclosing(answer.chunks()) as chunks, contextlib.aclosing(frames(chunks)) as found:
+                    async for stream, data in found:
                         stamp, _, text = data.partition(b" ")
                         yield LogLine(stream=stream, timestamp_ns=log_timestamp_ns(stamp.decode()), data=text)
             finally:
                 answers.discard(answer)
     except (OSError, ValueError) as error:
         raise TemporaryError(f"the output can't be read from the Podman engine at {engine.address}: {error}") from error
-
-
-async def _frames(answer: Answer) -> AsyncGenerator[tuple[int, bytes], None]:
-    """Stream and payload of each frame: a byte, three of nothing, and the length in four."""
-    buffer = bytearray()
-    async with contextlib.aclosing(answer.chunks()) as chunks:
-        async for chunk in chunks:
-            buffer += chunk
-            start = 0
-            while len(buffer) - start >= HEADER:
-                length = int.from_bytes(buffer[start + 4 : start + HEADER], "big")
-                if length > MAX_FRAME:
-                    raise ValueError("not a stream of output")
-                end = start + HEADER + length
-                if len(buffer) < end:
-                    break
-                yield buffer[start], bytes(buffer[start + HEADER : end])
-                start = end
-            del buffer[:start]
-            # A reader that is faster than the engine lets others have their turn.
-            await asyncio.sleep(0)
 
 
 def _text(nanoseconds: int) -> str:

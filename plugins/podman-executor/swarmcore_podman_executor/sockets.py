@@ -1,14 +1,18 @@
-"""Clients of the `podman` package that use one connection each, and lose no socket when the service is away.
+"""Clients of the `podman` package that use one connection each, lose no socket when the service is away, and can be
+told to give up.
 
 The package's connection forgets a socket that could not connect, which costs a descriptor until it is collected.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import Any
 from urllib.parse import unquote, urlparse
+from weakref import WeakSet
 
+import requests
 from podman.api.client import APIClient
 from podman.api.uds import UDSAdapter, UDSConnection, UDSConnectionPool, UDSPoolManager
 
@@ -28,6 +32,15 @@ class _Connection(UDSConnection):
 class _Pool(UDSConnectionPool):
     ConnectionCls = _Connection
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.made: WeakSet[_Connection] = WeakSet()
+
+    def _new_conn(self) -> Any:
+        connection = super()._new_conn()
+        self.made.add(connection)  # type: ignore[arg-type]
+        return connection
+
 
 class _Pools(UDSPoolManager):
     def __init__(self, num_pools: int = 1, headers: Any = None, **kwargs: Any) -> None:
@@ -36,8 +49,24 @@ class _Pools(UDSPoolManager):
 
 
 class _Adapter(UDSAdapter):
+    is_aborted = False
+
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:
         self.poolmanager = _Pools(num_pools=connections, maxsize=maxsize, block=block, **kwargs, **self._pool_kwargs)
+
+    def send(self, *args: Any, **kwargs: Any) -> Any:
+        if self.is_aborted:
+            raise requests.ConnectionError("the executor was closed")
+        return super().send(*args, **kwargs)
+
+    def abort(self) -> None:
+        self.is_aborted = True
+        pools = self.poolmanager.pools if self.poolmanager is not None else {}
+        for key in list(pools.keys()):
+            for connection in list(getattr(pools.get(key), "made", ())):
+                if connection.sock is not None:
+                    with contextlib.suppress(OSError):
+                        connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def new_client(address: str, version: str, timeout: float | None) -> Any:
@@ -48,3 +77,8 @@ def new_client(address: str, version: str, timeout: float | None) -> Any:
     for adapter in replaced:
         adapter.close()
     return client
+
+
+def abort(client: Any) -> None:
+    """End what `client` is just asking, on whichever thread: that raises requests.RequestException there."""
+    client.adapters["http://"].abort()

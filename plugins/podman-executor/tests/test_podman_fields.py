@@ -19,13 +19,17 @@ from swarmcore.api.types_pb2 import Mount, PortConfig, Privileges
 from swarmcore.plugin.executor import (
     Controller,
     Dependencies,
+    ExecOptions,
+    ExecSource,
     Executor,
+    ExecutorError,
     ExitError,
     HostInfo,
     LogOptions,
     LogSource,
     PortStatuser,
     TaskRejectedError,
+    UsageSource,
 )
 from swarmcore.testing.podman_engines import PodmanEngine
 
@@ -343,6 +347,45 @@ async def test_a_container_removed_by_hand_is_noticed_at_once(executor: Executor
         async with asyncio.timeout(2):
             with pytest.raises((TaskRejectedError, ExitError)):
                 await waiting
+
+
+async def test_a_command_runs_beside_a_task(executor: Executor) -> None:
+    async with started(executor, make_task()) as controller:
+        assert isinstance(controller, ExecSource)
+        command = ["sh", "-c", "read x; echo got $x $A; echo bad >&2; exit 7"]
+        session = await controller.exec(ExecOptions(command=command, env=["A=1"], stdin=True))
+        try:
+            await session.write(b"this\n")
+            said = [piece async for piece in session.output()]
+            code = await session.wait()
+        finally:
+            await session.aclose()
+        missing = await controller.exec(ExecOptions(command=["nosuch"]))
+        try:
+            reason = b"".join([data async for _, data in missing.output()])
+            missing_code = await missing.wait()
+        finally:
+            await missing.aclose()
+        await controller.terminate()
+        with pytest.raises(ExecutorError, match="running"):
+            await controller.exec(ExecOptions(command=["true"]))
+
+    assert (sorted(said), code) == ([(1, b"got this 1\n"), (2, b"bad\n")], 7)
+    # Podman starts it first and says then, as a shell does, that there is no such program.
+    assert (b"nosuch" in reason, missing_code) == (True, 127)
+
+
+async def test_what_a_task_uses_is_told(executor: Executor) -> None:
+    task = make_task()
+    task.spec.resources.limits.memory_bytes = 64 << 20
+    async with started(executor, task) as controller:
+        assert isinstance(controller, UsageSource)
+        used = await controller.usage()
+
+    assert used.cpu_seconds is not None and used.cpu_seconds > 0
+    assert used.memory_limit_bytes == 64 << 20
+    assert used.memory_bytes is not None and 0 < used.memory_bytes < 64 << 20
+    assert used.pids is not None and used.pids >= 2
 
 
 async def test_the_engine_is_described_as_a_node(executor: Executor) -> None:

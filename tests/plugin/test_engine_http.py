@@ -9,11 +9,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from swarmcore_podman_executor.factory import PodmanFactory
-from swarmcore_podman_executor.streams import StreamError, ask
 
-from swarmcore.errors import ConfigurationError
-from swarmcore.plugin.executor import HostInfo
+from swarmcore.plugin.engine_http import StreamError, ask, frames
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 
@@ -41,7 +38,7 @@ async def service(answer: bytes, *, hangs: bool = False) -> AsyncIterator[str]:
 
 
 async def body_of(answer: bytes) -> bytes:
-    async with service(answer) as socket, ask(socket, "/x") as got:
+    async with service(answer) as socket, ask(f"unix://{socket}", "GET", "/x") as got:
         return b"".join([piece async for piece in got.chunks()])
 
 
@@ -78,12 +75,15 @@ async def test_what_is_cut_off_or_no_http_is_an_error(answer: bytes) -> None:
 async def test_a_service_that_says_nothing_is_waited_for_only_so_long() -> None:
     async with service(b"", hangs=True) as socket:
         with pytest.raises(TimeoutError):
-            async with ask(socket, "/x", head_seconds=0.05):
+            async with ask(f"unix://{socket}", "GET", "/x", head_seconds=0.05):
                 pass
 
 
 async def test_an_answer_can_be_ended_from_outside() -> None:
-    async with service(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", hangs=True) as socket, ask(socket, "/x") as got:
+    async with (
+        service(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", hangs=True) as socket,
+        ask(f"unix://{socket}", "GET", "/x") as got,
+    ):
         reading = asyncio.ensure_future(got.body())
         await asyncio.sleep(0)
         got.abort()
@@ -92,28 +92,20 @@ async def test_an_answer_can_be_ended_from_outside() -> None:
             await reading
 
 
-async def test_docker_is_not_taken_for_podman(tmp_path: Path) -> None:
-    host = HostInfo(state_dir=str(tmp_path))
-    async with service(HEAD + b"Api-Version: 1.41\r\nContent-Length: 2\r\n\r\nOK") as socket:
-        docker = await PodmanFactory().available(HostInfo(state_dir=host.state_dir, engine_addr=f"unix://{socket}"))
-    async with service(HEAD + b"Libpod-API-Version: 4.3.1\r\nContent-Length: 2\r\n\r\nOK") as socket:
-        podman = await PodmanFactory().available(HostInfo(state_dir=host.state_dir, engine_addr=f"unix://{socket}"))
-
-    assert (docker, podman) == (False, True)
+async def pieces(*data: bytes) -> AsyncIterator[bytes]:
+    for each in data:
+        yield each
 
 
-@pytest.mark.parametrize(
-    ("address", "words"),
-    [
-        ("unix:///no/such.sock", "no Podman engine answers.*No such file.*--engine-addr"),
-        ("tcp://127.0.0.1:1", "unix://"),
-    ],
-)
-async def test_an_engine_that_is_not_there_is_said_in_one_line(tmp_path: Path, address: str, words: str) -> None:
-    host = HostInfo(state_dir=str(tmp_path), engine_addr=address)
+async def test_frames_are_found_wherever_the_output_is_cut() -> None:
+    data = b"\x01\0\0\0\0\0\0\x03abc\x02\0\0\0\0\0\0\x00\x02\0\0\0\0\0\0\x01d"
 
-    assert not await PodmanFactory().available(host)
-    with pytest.raises(ConfigurationError, match=words) as raised:
-        await PodmanFactory().create(host)
+    whole = [frame async for frame in frames(pieces(data))]
+    bytewise = [frame async for frame in frames(pieces(*(data[at : at + 1] for at in range(len(data)))))]
 
-    assert "\n" not in str(raised.value)
+    assert whole == bytewise == [(1, b"abc"), (2, b""), (2, b"d")]
+
+
+async def test_what_is_no_output_of_an_engine_is_an_error() -> None:
+    with pytest.raises(StreamError):
+        [frame async for frame in frames(pieces(b"no such thing"))]
