@@ -40,15 +40,43 @@ def join_cgroups(pid: int) -> None:
                 continue
 
 
-def take_limits(pid: int) -> None:
-    """As the process has them now."""
-    for name in dir(resource):
-        if name.startswith("RLIMIT_"):
-            number = getattr(resource, name)
-            try:
-                resource.setrlimit(number, resource.prlimit(pid, number))
-            except (OSError, ValueError):
-                continue
+LIMITS = {
+    "Max cpu time": resource.RLIMIT_CPU,
+    "Max file size": resource.RLIMIT_FSIZE,
+    "Max data size": resource.RLIMIT_DATA,
+    "Max stack size": resource.RLIMIT_STACK,
+    "Max core file size": resource.RLIMIT_CORE,
+    "Max resident set": resource.RLIMIT_RSS,
+    "Max processes": resource.RLIMIT_NPROC,
+    "Max open files": resource.RLIMIT_NOFILE,
+    "Max locked memory": resource.RLIMIT_MEMLOCK,
+    "Max address space": resource.RLIMIT_AS,
+    "Max pending signals": resource.RLIMIT_SIGPENDING,
+    "Max msgqueue size": resource.RLIMIT_MSGQUEUE,
+    "Max nice priority": resource.RLIMIT_NICE,
+    "Max realtime priority": resource.RLIMIT_RTPRIO,
+}
+
+
+def limits(pid: int) -> "list[tuple[int, tuple[int, int]]]":
+    """As the process has them now. The file tells what the call would not tell of another user's process."""
+    found = []
+    with open(f"/proc/{pid}/limits") as file:
+        for line in file:
+            name = line[:26].rstrip()
+            if name in LIMITS:
+                soft, hard = (-1 if word == "unlimited" else int(word) for word in line[26:].split()[:2])
+                found.append((LIMITS[name], (soft, hard)))
+    return found
+
+
+def take_limits(found: "list[tuple[int, tuple[int, int]]]") -> None:
+    """What is lower than here; a limit that is higher there can't be had, and need not."""
+    for number, (soft, hard) in found:
+        try:
+            resource.setrlimit(number, (soft, hard))
+        except (OSError, ValueError):
+            continue
 
 
 def become(report: int, pid: int, tty: bool, folder: bytes, extra: "list[bytes]", command: "list[bytes]") -> None:
@@ -63,7 +91,7 @@ def become(report: int, pid: int, tty: bool, folder: bytes, extra: "list[bytes]"
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     home = os.open(f"/proc/{pid}/cwd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     join_cgroups(pid)
-    take_limits(pid)
+    take_limits(limits(pid))
     uid, gid = int(facts["Uid"].split()[1]), int(facts["Gid"].split()[1])
     if os.geteuid() == 0:
         os.setgroups([int(group) for group in facts["Groups"].split()])

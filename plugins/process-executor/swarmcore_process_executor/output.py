@@ -188,7 +188,8 @@ async def lines(records: Sequence[Record], options: LogOptions, is_over: Callabl
         for reader in readers:
             reader.finish()
         for line in _merged(readers, is_end=True):
-            yield line
+            if options.since_ns is None or line.timestamp_ns >= options.since_ns:
+                yield line
     finally:
         for reader in readers:
             reader.close()
