@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import subprocess
 import threading
 from dataclasses import dataclass
@@ -116,8 +117,10 @@ def _id(text: str) -> int:
 class MemoryFolder:
     """A tmpfs of the executor's own; each task has a folder in it, which survives the agent as the tasks do."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_shared: bool = False) -> None:
+        """`is_shared`: `path` is to be a folder on a tmpfs that others use too, for who may not mount one."""
         self.path = path
+        self._is_shared = is_shared
         self._lock = threading.Lock()
         """Mounting and unmounting, from several of the engine's threads."""
 
@@ -151,12 +154,19 @@ class MemoryFolder:
         """Forget the files of a task; the last one takes the tmpfs with it."""
         shutil.rmtree(self.path / task_id, ignore_errors=True)
         with self._lock:
+            if self._is_shared:
+                with contextlib.suppress(OSError):
+                    self.path.rmdir()
+                return
             if not _is_tmpfs(self.path) or any(self.path.iterdir()):
                 return
             # A container that is just going may hold a mount below it: then the next removal tries again.
             subprocess.run(["umount", str(self.path)], check=False, capture_output=True, timeout=10)
 
     def _require_memory(self) -> None:
+        if self._is_shared:
+            self._require_shared()
+            return
         if _is_tmpfs(self.path):
             return
         try:
@@ -172,13 +182,25 @@ class MemoryFolder:
                 f"secrets need a tmpfs at {str(self.path)!r} and it can't be mounted; run swarmd as root"
             ) from error
 
+    def _require_shared(self) -> None:
+        try:
+            self.path.mkdir(mode=0o700, exist_ok=True)
+            found = os.lstat(self.path)
+        except OSError as error:
+            raise ConfigurationError(f"secrets need a folder at {str(self.path)!r}: {error.strerror}") from error
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            raise ConfigurationError(f"secrets need a folder of our own at {str(self.path)!r}: remove what is there")
+        if not _is_tmpfs_device(found.st_dev):
+            raise ConfigurationError(f"secrets need memory, and {str(self.path)!r} is not on a tmpfs")
+
 
 def _is_tmpfs(path: Path) -> bool:
     """Whether a tmpfs is mounted at `path`. Asked by device: the kernel writes paths without links, and escaped."""
     real = os.path.realpath(path)
-    if not os.path.ismount(real):
-        return False
-    device = os.stat(real).st_dev
+    return os.path.ismount(real) and _is_tmpfs_device(os.stat(real).st_dev)
+
+
+def _is_tmpfs_device(device: int) -> bool:
     number = f"{os.major(device)}:{os.minor(device)}"
     with open("/proc/self/mountinfo") as mounts:
         return any(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from swarmcore.api.objects_pb2 import Secret, Task
+from swarmcore.errors import ConfigurationError
 from swarmcore.plugin import task_files as files
 from swarmcore.plugin.executor import Dependencies, TaskRejectedError
 from swarmcore.plugin.task_files import task_files
@@ -58,3 +59,30 @@ def test_a_tmpfs_is_known_behind_a_link_too(tmp_path: Path) -> None:
     assert files._is_tmpfs(link)
     assert not files._is_tmpfs(tmp_path)
     assert not files._is_tmpfs(tmp_path / "nothing")
+
+
+@pytest.mark.skipif(not files._is_tmpfs(Path("/dev/shm")), reason="/dev/shm is no tmpfs here")
+def test_who_may_not_mount_a_tmpfs_uses_a_folder_of_its_own_on_one(tmp_path: Path) -> None:
+    folder = Path("/dev/shm") / f"swarmcore-test-{tmp_path.name}"
+    memory = files.MemoryFolder(folder, is_shared=True)
+
+    ((path, file),) = memory.write(task_with_secret(""), dependencies())
+    found = path.read_bytes(), folder.stat().st_mode & 0o777
+    memory.remove("t")
+
+    assert (found, file.target) == ((b"hunter2", 0o700), "/run/secrets/password")
+    assert not folder.exists()
+
+
+@pytest.mark.skipif(not files._is_tmpfs(Path("/dev/shm")), reason="/dev/shm is no tmpfs here")
+def test_a_folder_that_others_can_read_or_that_is_on_a_disk_gets_no_secret(tmp_path: Path) -> None:
+    shared, link = Path("/dev/shm") / f"swarmcore-open-{tmp_path.name}", tmp_path / "link"
+    shared.mkdir(mode=0o755)
+    link.symlink_to(shared)
+    try:
+        for path, words in ((shared, "of our own"), (link, "of our own"), (tmp_path / "disk", "not on a tmpfs")):
+            with pytest.raises(ConfigurationError, match=words):
+                files.MemoryFolder(path, is_shared=True).write(task_with_secret(""), dependencies())
+        assert list(shared.iterdir()) == []
+    finally:
+        shared.rmdir()

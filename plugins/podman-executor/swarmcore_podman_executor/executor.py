@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,7 @@ class PodmanExecutor(Executor):
 
     def __init__(self, engine: Engine, host: HostInfo) -> None:
         self._engine = engine
-        memory = MemoryFolder(Path(host.state_dir) / "secrets")
-        self._parts = Parts(engine, Events(engine), Images(engine), memory)
+        self._parts = Parts(engine, Events(engine), Images(engine), memory_folder(host.state_dir))
 
     @classmethod
     async def connect(cls, host: HostInfo, address: str) -> PodmanExecutor:
@@ -57,6 +58,15 @@ class PodmanExecutor(Executor):
         self._parts.images.close()
         await self._parts.events.aclose()
         await self._engine.aclose()
+
+
+def memory_folder(state_dir: str) -> MemoryFolder:
+    """Where files of tasks are; only root can mount a tmpfs, and everybody else's session has one."""
+    if os.geteuid() == 0:
+        return MemoryFolder(Path(state_dir) / "secrets")
+    session = os.environ.get("XDG_RUNTIME_DIR") or "/dev/shm"
+    name = hashlib.sha256(f"{os.geteuid()} {state_dir}".encode()).hexdigest()[:16]
+    return MemoryFolder(Path(session) / f"swarmcore-{name}", is_shared=True)
 
 
 def node_description(info: dict[str, Any]) -> NodeDescription:
