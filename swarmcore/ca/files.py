@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from swarmcore.ca.root import is_sealed, load_certificates, load_key, seal_key, unseal_key
 from swarmcore.errors import ConfigurationError, DamagedStateError
@@ -230,5 +231,6 @@ def _belongs(chain: bytes, key: bytes) -> bool:
     try:
         certificates: list[x509.Certificate] = load_certificates(chain)
         return certificates[0].public_key() == load_key(key).public_key()
-    except ConfigurationError:
+    except (ConfigurationError, ValueError, UnsupportedAlgorithm):
+        # A damaged certificate can still be one, with a key that is none.
         return False

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from swarmcore.api.ids import new_id
 from swarmcore.api.specs_pb2 import NodeSpec
@@ -34,7 +35,7 @@ from swarmcore.ca.root import (
     public_key_of_csr,
 )
 from swarmcore.clock import Clock, SystemClock
-from swarmcore.errors import ConfigurationError, DamagedStateError
+from swarmcore.errors import ConfigurationError, DamagedStateError, InvalidArgumentError
 from swarmcore.plugin.acceptance import JoinMethod
 
 log = logging.getLogger("swarmcore.ca")
@@ -118,8 +119,11 @@ class SecurityConfig:
         now = clock.now()
         try:
             material = read_material(root_pem, *node, now=now, allow_expired=True)
-        except ConfigurationError as error:
+        except (ConfigurationError, InvalidArgumentError) as error:
             raise DamagedStateError(f"{str(folder)!r}: {error}: {what_to_do(folder)}") from None
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            # What the library raises for a certificate that is damaged inside.
+            raise DamagedStateError(f"{str(folder)!r}: a certificate can't be read: {what_to_do(folder)}") from None
         if now > material.not_after:
             log.warning("the certificate of node %s has expired; renewing it first", material.identity.node_id)
         elif now < material.not_before:

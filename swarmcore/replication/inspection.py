@@ -285,5 +285,9 @@ def _judge(found: Inspection) -> None:
         found.membership = membership_of(snapshot, log)
     except ValueError:
         found.membership = snapshot.membership
+    own = found.membership.members.get(found.raft_id)
+    if found.node_id and own is not None and own.node_id != found.node_id:
+        what = f"it names node {found.node_id}, and the log node {own.node_id}"
+        found.note(damaged(found.folder / MEMBER_FILE, 0, what))
     found.group = found.membership.group if found.membership.members else found.group
     found.last = max((log.last_index, log.last_term), (snapshot.index, snapshot.term))
