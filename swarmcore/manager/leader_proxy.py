@@ -143,7 +143,7 @@ class LeaderProxy:
         if old is not None and self._dialled == wanted:
             return old
         before = self._dialled[0] if self._dialled is not None else ""
-        channel = self._channel = self._security.open_channel(address)
+        channel = self._channel = self._security.open_watched_channel(address)
         self._dialled = wanted
         if old is not None:
             await self._replace(old, is_elsewhere=before != address)

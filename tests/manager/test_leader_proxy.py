@@ -45,7 +45,7 @@ class FakeSecurity:
         self.serial = 0
         self.dialled: list[str] = []
 
-    def open_channel(self, address: str) -> grpc.aio.Channel:
+    def open_watched_channel(self, address: str) -> grpc.aio.Channel:
         self.dialled.append(address)
         return grpc.aio.insecure_channel(address)
 

@@ -128,8 +128,7 @@ class Invariants:
         running = self.running()
         holders = 0
         for id in raft.membership.voters:
-            other = running.get(id)
-            holders += other is None or (other.stable_index >= entry.index and other.log.has(entry.index, entry.term))
+            holders += id not in running or _holds(running[id], entry)
         self.counts["commits: counted anew"] += 1
         if holders * 2 <= len(raft.membership.voters):
             self.broken(f"member {raft.id} commits entry {entry.index}, which {holders} voters have on their disks")
@@ -146,3 +145,9 @@ class Invariants:
         self.counts["applied state: compared"] += known is not digest
         if known != digest:
             self.broken(f"member {id} has another state at entry {store.version} than one before")
+
+
+def _holds(raft: Raft, entry: Entry) -> bool:
+    """Whether an entry is durable there, in the log or in a snapshot that others agreed to before."""
+    is_in_log = raft.stable_index >= entry.index and raft.log.has(entry.index, entry.term)
+    return is_in_log or raft.log.start_index > entry.index
