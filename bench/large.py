@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
+from collections.abc import Sequence
+from functools import partial
 
 from swarmcore.api.objects_pb2 import Cluster, Node, Service, Task
 from swarmcore.api.specs_pb2 import NodeSpec
@@ -23,21 +23,22 @@ async def fill(store: Store, tasks: int = TASKS) -> None:
     """Write nodes, services and their tasks, as a cluster has them in which all is well."""
     await store.update(_be_patient)
     nodes = [_node(number) for number in range(NODES)]
-    await _create(store, "node", nodes)
-    services = [_service(number, min(TASKS_PER_SERVICE, tasks)) for number in range(max(1, tasks // TASKS_PER_SERVICE))]
-    made: Iterator[Task] = (
-        _task(service, slot, nodes[(slot * 7 + number) % NODES].id)
-        for number, service in enumerate(services)
-        for slot in range(1, service.spec.replicated.replicas + 1)
-    )
-    # Tasks first: a service without them would be given some.
-    await _create(store, "task", made)
-    await _create(store, "service", services)
-    await asyncio.sleep(0)
+    await _create_nodes(store, nodes)
+    for number in range(max(1, tasks // TASKS_PER_SERVICE)):
+        service = _service(number, min(TASKS_PER_SERVICE, tasks))
+        places = [nodes[(slot * 7 + number) % NODES].id for slot in range(service.spec.replicated.replicas)]
+        await store.update(partial(_create_service, service=service, places=places))
 
 
-async def _create(store: Store, table: str, objects: object) -> None:
-    errors = await store.batch(objects, lambda tx, obj: tx.table(table).create(obj))  # type: ignore[arg-type]
+def _create_service(tx: Transaction, service: Service, places: Sequence[str]) -> None:
+    # Together: tasks without their service would be removed, and a service without its tasks would be given some.
+    tx.service.create(service)
+    for slot, node_id in enumerate(places, 1):
+        tx.task.create(_task(service, slot, node_id))
+
+
+async def _create_nodes(store: Store, nodes: Sequence[Node]) -> None:
+    errors = await store.batch(nodes, lambda tx, node: tx.node.create(node))
     for error in errors:
         if error is not None:
             raise error
