@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ class Remotes:
     def __init__(self, path: Path | None = None, *, rng: Random | None = None) -> None:
         """`path` of the file to read and keep; None keeps nothing."""
         self._path = path
+        self._file = _File(path) if path is not None else None
         self._rng = rng if rng is not None else Random()
         self._weights: dict[RemotePeer, int] = {}
 
@@ -102,10 +104,47 @@ class Remotes:
         shares = [max(self._weights[peer], 0) + _SMALLEST_SHARE for peer in peers]
         return self._rng.choices(peers, shares)[0]
 
+    def flush(self, seconds: float = 5.0) -> None:
+        """Return once the file holds what is known, or after so long."""
+        if self._file is not None:
+            self._file.flush(seconds)
+
     def _save(self) -> None:
-        if self._path is None:
-            return
-        entries = [{"node_id": peer.node_id, "addr": peer.addr} for peer in self._weights]
+        if self._file is not None:
+            self._file.put([{"node_id": peer.node_id, "addr": peer.addr} for peer in self._weights])
+
+
+class _File:
+    """Written by a thread, the newest list last: the disk may hang, and the loop must not wait for it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._next: list[dict[str, str]] | None = None
+        self._thread: threading.Thread | None = None
+
+    def put(self, entries: list[dict[str, str]]) -> None:
+        with self._lock:
+            self._next = entries
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="list of managers", daemon=True)
+                self._thread.start()
+
+    def flush(self, seconds: float) -> None:
+        thread = self._thread
+        if thread is not None:
+            thread.join(seconds)
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                entries, self._next = self._next, None
+                if entries is None:
+                    self._thread = None
+                    return
+            self._write(entries)
+
+    def _write(self, entries: list[dict[str, str]]) -> None:
         new = self._path.with_suffix(".new")
         try:
             with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:

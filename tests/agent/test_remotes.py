@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -65,6 +68,7 @@ def test_the_list_survives_a_restart_in_a_file_of_the_owners(tmp_path: Path) -> 
     remotes = Remotes(path)
     remotes.replace(listed(A, B))
 
+    remotes.flush()
     again = Remotes(path)
 
     assert again.load()
@@ -80,3 +84,26 @@ def test_a_damaged_file_counts_as_none(tmp_path: Path, text: str, caplog: pytest
 
     assert not Remotes(path).load()
     assert "it is ignored" in caplog.text
+
+
+def test_a_disk_that_hangs_holds_nobody_up_and_gets_the_newest_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, free, has_begun = tmp_path / "state.json", threading.Event(), threading.Event()
+    real = os.open
+
+    def hang(*arguments: Any, **more: Any) -> int:
+        has_begun.set()
+        assert free.wait(20)
+        return real(*arguments, **more)
+
+    remotes = Remotes(path)
+    monkeypatch.setattr(os, "open", hang)
+    remotes.observe(RemotePeer("a", "10.0.0.1:4242"), 10)
+    assert has_begun.wait(20)
+    remotes.observe(RemotePeer("b", "10.0.0.2:4242"), 10)
+    remotes.observe(RemotePeer("c", "10.0.0.3:4242"), 10)
+    free.set()
+    remotes.flush()
+
+    assert [entry["node_id"] for entry in json.loads(path.read_text())] == ["a", "b", "c"]
