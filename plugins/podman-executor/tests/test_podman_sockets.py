@@ -13,6 +13,7 @@ import pytest
 from swarmcore_podman_executor.engine import THREADS, Engine, EngineError
 from swarmcore_podman_executor.images import Images
 
+from swarmcore.errors import ConfigurationError
 from swarmcore.plugin.executor import TemporaryError
 from swarmcore.testing.fake_docker import Answer, fake_docker
 
@@ -69,6 +70,24 @@ async def test_an_error_is_told_in_the_engines_words() -> None:
         await engine.aclose()
 
     assert raised.value.code == 500
+
+
+@pytest.mark.parametrize(
+    ("version", "rootless", "words"),
+    [("3.4.4", False, r"Podman 3\.4\.4 is too old"), ("4.3.1", True, "is rootless: run swarmd as its user")],
+)
+async def test_a_service_that_can_not_serve_is_refused_in_one_line(
+    version: str, rootless: bool, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    info = {"version": {"Version": version}, "host": {"security": {"rootless": rootless}}}
+
+    async def answer(method: str, path: str) -> Answer:
+        return 200, info
+
+    async with fake_docker(answer) as podman:
+        with pytest.raises(ConfigurationError, match=words):
+            await Engine.connect(podman.address)
 
 
 async def test_threads_of_a_service_that_hangs_end_with_the_executor() -> None:
