@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from cryptography import x509
 
 from swarmcore.cli.unlock_key import parse_unlock_key
 from swarmcore.errors import ConfigurationError
@@ -387,3 +388,41 @@ def test_a_manager_killed_while_it_is_locked_anew_opens_with_the_old_key_or_the_
         managers.wait_opens(after)
         before = after
     print(f"{ROUNDS} kills: {opened_by}")
+
+
+def test_a_node_killed_while_its_role_changes_is_locked_as_a_manager_and_open_as_a_worker(managers: Managers) -> None:
+    founder = managers.found("--autolock")
+    key = managers.key(founder)
+    managers.wait_opens(key, founder)
+    node = managers.join(role="worker")
+    id = node_id(node, founder)
+    chance = Random(ROUNDS)
+    needed = 0
+    rounds = max(2, ROUNDS // 2)
+    for number in range(rounds):
+        is_manager = number % 2 == 0
+        founder.swarmctl("node", "promote" if is_manager else "demote", id)
+        # The moment of the kill is the point here: between the certificate and the log, or before, or after.
+        time.sleep(chance.random() * 1.2)
+        node.kill()
+
+        certificate = x509.load_pem_x509_certificate((node.state_dir / "certificates" / "swarm-node.crt").read_bytes())
+        private_key = (node.state_dir / "certificates" / "swarm-node.key").read_bytes()
+        if "swarm-manager" in certificate.subject.rfc4514_string() and not waits_for_its_certificate(node):
+            needed += 1
+            assert b"ENCRYPTED" in private_key
+        with given(node, key):
+            node.start()
+            node.wait_ready()
+            if is_manager:
+                managers.wait_managers(2)
+                managers.wait_opens(key, node)
+            else:
+                has_left(node)
+                managers.wait_managers(1)
+    print(f"{rounds} kills, {needed} of a manager")
+
+
+def waits_for_its_certificate(node: Swarmd) -> bool:
+    """Whether a kill left the private key in place, and the certificate that belongs to it beside its own."""
+    return (node.state_dir / "certificates" / ".swarm-node.crt").exists()
