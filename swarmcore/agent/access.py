@@ -34,6 +34,8 @@ log = logging.getLogger("swarmcore.agent")
 START_SECONDS: Final = 30.0
 END_SECONDS: Final = 10.0
 MAX_REQUESTS: Final = 200
+PIECE_BYTES: Final = 256 * 1024
+"""Of output in one message; a manager takes no more than 1 MiB."""
 LISTEN_AGAIN_SECONDS: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
 CAN_NOT_RUN: Final = 126
 NOT_SUPPORTED: Final = "not supported by this node"
@@ -167,7 +169,9 @@ class AccessServer:
         output = session.output()
         try:
             async for stream, data in output:
-                await self._say(call, ExecOutput(stderr=data) if stream == 2 else ExecOutput(stdout=data))
+                for start in range(0, len(data), PIECE_BYTES):
+                    piece = data[start : start + PIECE_BYTES]
+                    await self._say(call, ExecOutput(stderr=piece) if stream == 2 else ExecOutput(stdout=piece))
             async with asyncio.timeout(END_SECONDS):
                 return ExecEnd(code=await session.wait())
         except _FAILURES:

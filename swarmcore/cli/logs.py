@@ -76,6 +76,8 @@ def _select(to: Manager, names: TaskNames, typed: str, selector: LogSelector) ->
     try:
         selector.service_ids.append(find_service(to, typed).id)
     except CliError as error:
+        if typed.isdigit():
+            raise CliError(f"{error.message}; the last lines are asked for with --tail {typed}") from None
         if not ID.fullmatch(typed):
             raise
         try:

@@ -49,6 +49,7 @@ LISTEN_SECONDS: Final = 3.0
 """For a node whose agent is just coming to a new leader."""
 STATS_SECONDS: Final = 2.0
 MAX_INPUT_BYTES: Final = 1024 * 1024
+MAX_OUTPUT_BYTES: Final = 1024 * 1024
 
 
 class _Term:
@@ -287,6 +288,9 @@ async def _feed(job: ExecJob, requests: AsyncIterator[ExecInput]) -> None:
 async def _take(job: ExecJob, requests: AsyncIterator[NodeExecOutput]) -> None:
     """Pass what the command writes on to the operator."""
     async for message in requests:
+        if len(message.output.stdout) > MAX_OUTPUT_BYTES or len(message.output.stderr) > MAX_OUTPUT_BYTES:
+            job.close(InvalidArgumentError(f"exec: the node sent more than {MAX_OUTPUT_BYTES} bytes at once"))
+            return
         await job.to_operator.put(message.output)
         if message.output.HasField("end"):
             break

@@ -295,26 +295,37 @@ def test_stats_show_what_tasks_use(cluster: Cluster) -> None:
     assert len(one) == 1 and int(one[0]["pids"]) >= 1
 
 
-def test_readers_that_come_and_go_leave_nothing_behind(cluster: Cluster, tmp_path: Path) -> None:
+def test_readers_and_commands_that_come_and_go_leave_nothing_behind(cluster: Cluster, tmp_path: Path) -> None:
+    tasks = [cluster.task_on(name, "says") for name in ("m1", "w1")]
+
     def come_and_go(times: int) -> None:
         for number in range(times):
             ctl = cluster.nodes[("m1", "m2")[number % 2]].swarmctl
-            with running(ctl, tmp_path, "service", "logs", "-f", "talks") as (_, out, _):
-                wait_until(lambda out=out: _assert(out.stat().st_size > 0, "no line came"))  # type: ignore[misc]
+            script = "echo ready; exec sleep 86396"
+            exec_ = ("task", "exec", tasks[number // 2 % 2], "-i", "--", "sh", "-c", script)
+            for asked in (("service", "logs", "-f", "talks"), exec_):
+                with running(ctl, tmp_path, *asked) as (_, out, _):
+                    wait_until(lambda out=out: _assert(out.stat().st_size > 0, "nothing came"))  # type: ignore[misc]
+            ctl("task", "exec", tasks[number // 2 % 2], "--", "true")
 
-    def held() -> dict[str, tuple[int, int]]:
+    def held() -> dict[str, tuple[int, int, int]]:
+        """Descriptors, threads and MiB of each node."""
         processes = {name: psutil.Process(node.pid) for name, node in cluster.nodes.items()}
-        return {name: (each.num_fds(), each.num_threads()) for name, each in processes.items()}
+        return {
+            name: (each.num_fds(), each.num_threads(), each.memory_info().rss >> 20) for name, each in processes.items()
+        }
 
     come_and_go(4)
     before = held()
 
-    come_and_go(16)
+    come_and_go(12)
 
     def nothing_is_left() -> None:
         now = held()
         for name in cluster.nodes:
-            assert now[name][0] <= before[name][0] + 4 and now[name][1] <= before[name][1] + 2, (before, now)
+            files, threads, mib = (late - early for late, early in zip(now[name], before[name], strict=True))
+            assert files <= 4 and threads <= 2 and mib <= 10, (before, now)
+        assert not commands("86396")
 
     wait_until(nothing_is_left)
 
