@@ -15,6 +15,9 @@ MAX_LINE_BYTES: Final = 64 * 1024
 """Longer lines come in pieces."""
 READ_BYTES: Final = 64 * 1024
 POLL_SECONDS: Final = 0.2
+IDLE_POLL_SECONDS: Final = 0.6
+"""Between looks at a process that has been quiet for some seconds."""
+QUIET_LOOKS: Final = 25
 LOOKS_BEFORE_END: Final = 5
 """With nothing new, before anyone asks whether the process has ended: that costs more than a look at its files."""
 
@@ -180,7 +183,7 @@ async def lines(records: Sequence[Record], options: LogOptions, is_over: Callabl
                 if over:
                     break
                 quiet += 1
-                await asyncio.sleep(POLL_SECONDS)
+                await asyncio.sleep(POLL_SECONDS if quiet < QUIET_LOOKS else IDLE_POLL_SECONDS)
                 continue
             quiet = 0
             async for line in _all_noted(readers):
