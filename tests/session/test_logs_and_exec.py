@@ -347,6 +347,23 @@ def test_a_follower_of_logs_goes_on_when_the_leader_stops(cluster: Cluster, tmp_
     cluster.nodes[leader].wait_ready()
 
 
+def test_a_follower_gets_what_was_printed_while_an_agent_was_away(cluster: Cluster, tmp_path: Path) -> None:
+    task = cluster.task_on("w1", "talks")
+    with running(cluster.ctl, tmp_path, "task", "logs", "-f", "--raw", task) as (process, out, err):
+        wait_until(lambda: _assert(out.read_text().count("out ") > 5, "no line came"))
+        cluster.nodes["w1"].kill()
+        wait_until(lambda: _assert("Warning: node w1 disconnected unexpectedly" in err.read_text(), err.read_text()))
+        seen = out.read_text().count("out ")
+        cluster.nodes["w1"].start()
+
+        wait_until(lambda: _assert(out.read_text().count("out ") > seen + 20, err.read_text()), seconds=40)
+        assert process.poll() is None
+
+    found = [int(number) for number in re.findall(r"^out (\d+)$", out.read_text(), re.MULTILINE)]
+    assert found == list(range(len(found)))
+    cluster.nodes["w1"].wait_ready()
+
+
 def test_one_dead_node_is_a_warning_and_not_a_failure(cluster: Cluster) -> None:
     cluster.nodes["w1"].kill()
 
