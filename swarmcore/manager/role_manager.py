@@ -50,8 +50,7 @@ class RoleManager:
 
     async def run(self, store: LeaderStore) -> None:
         absent: dict[int, float] = {}
-        with store.subscribe(("node",)) as changes:
-            inbox = Inbox(changes, self._clock)
+        with Inbox(store.subscribe(("node",)), self._clock) as inbox:
             while True:
                 await self._reconcile(store, absent)
                 await inbox.wait(self._clock.monotonic() + RECONCILE_SECONDS)

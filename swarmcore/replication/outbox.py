@@ -11,6 +11,8 @@ from swarmcore.raft.messages import AppendRequest, InstallSnapshot, Message
 MAX_MESSAGES = 4096
 MAX_BYTES = 16 * 1024 * 1024
 """Entry data that waits, at most; twice what the machine lets be under way to one member."""
+NEWS_SECONDS = 0.005
+"""How long word of what is committed waits for entries to go along with."""
 MESSAGE_BYTES = 64
 """What a message costs besides its entries, about."""
 
@@ -22,6 +24,7 @@ class Outbox:
         self._urgent: deque[Message] = deque()
         self._bulk: deque[Message] = deque()
         self._wake = asyncio.Event()
+        self._alarm: asyncio.TimerHandle | None = None
         self.bytes = 0
         """Entry data that waits."""
 
@@ -36,14 +39,23 @@ class Outbox:
             return False
         self.bytes += size
         (self._bulk if isinstance(message, AppendRequest) else self._urgent).append(message)
-        self._wake.set()
+        if isinstance(message, AppendRequest) and not message.entries:
+            # With one writer, each commit would else cost a second round of messages.
+            if self._alarm is None and not self._wake.is_set():
+                self._alarm = asyncio.get_running_loop().call_later(NEWS_SECONDS, self._ring)
+        else:
+            self._ring()
         return True
 
+    def _ring(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        self._wake.set()
+
     async def wait(self) -> None:
-        """Return once something is there."""
-        while not self:
-            self._wake.clear()
-            await self._wake.wait()
+        """Return once something is to be sent now."""
+        await self._wake.wait()
 
     def take(self, max_bytes: int) -> Iterator[Message]:
         """Take messages out, urgent ones first, until more than `max_bytes` were taken."""
@@ -54,6 +66,7 @@ class Outbox:
             self.bytes -= size
             taken += size + MESSAGE_BYTES
             yield message
+        self._calm()
 
     def clear(self) -> bool:
         """Lose everything; whether the machine waits for the fate of a snapshot that is lost now."""
@@ -61,7 +74,16 @@ class Outbox:
         self._urgent.clear()
         self._bulk.clear()
         self.bytes = 0
+        self._calm()
         return has_snapshot
+
+    def _calm(self) -> None:
+        """Nothing calls for sending once nothing is left."""
+        if not self:
+            self._wake.clear()
+            if self._alarm is not None:
+                self._alarm.cancel()
+                self._alarm = None
 
 
 def _entry_bytes(message: Message) -> int:

@@ -89,6 +89,45 @@ async def test_who_waits_is_woken_by_the_first_message() -> None:
     await asyncio.wait_for(waiting, 5)
 
 
+def news() -> AppendRequest:
+    return AppendRequest(sender=1, to=2, term=1, previous_index=1, previous_term=1, entries=(), commit=1)
+
+
+async def test_word_of_a_commit_goes_along_with_entries_that_follow_at_once() -> None:
+    outbox = Outbox()
+    waiting = asyncio.create_task(outbox.wait())
+    outbox.put(news())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+
+    outbox.put(append(10, 2))
+
+    await asyncio.wait_for(waiting, 5)
+    assert len(list(outbox.take(1000))) == 2
+
+
+async def test_word_of_a_commit_goes_alone_where_nothing_follows() -> None:
+    outbox = Outbox()
+
+    outbox.put(news())
+
+    await asyncio.wait_for(outbox.wait(), 5)
+    assert len(list(outbox.take(1000))) == 1
+
+
+async def test_who_took_everything_waits_again() -> None:
+    outbox = Outbox()
+    outbox.put(news())
+    outbox.put(heartbeat())
+    list(outbox.take(1000))
+
+    waiting = asyncio.create_task(outbox.wait())
+    await asyncio.sleep(0)
+
+    assert not waiting.done()
+    waiting.cancel()
+
+
 @pytest.mark.parametrize("size", [0, 1, 10])
 def test_taking_and_putting_leave_the_count_right(size: int) -> None:
     outbox = Outbox()
