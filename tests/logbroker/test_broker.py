@@ -406,3 +406,24 @@ async def test_there_is_a_bound_to_open_streams(bench: Bench) -> None:
 
     assert not any(reader.task.done() for reader in readers)
     assert "log streams are open" in str(one_more.failure)
+
+
+async def test_nodes_that_come_and_go_under_a_follower_leave_nothing_behind(bench: Bench) -> None:
+    await bench.node("n1")
+    await bench.task("t1", "n1")
+    reader = await bench.read(follow=True)
+
+    async def flap(at: int) -> int:
+        worker = await bench.worker("n1")
+        message = PublishLogsMessage(subscription_id=worker.told[0].id, messages=[line("n1", "t1", b"%d\n" % at, at)])
+        publishing = worker.publish(message, None)
+        await let_the_loop_run()
+        worker.task.cancel()
+        publishing.cancel()
+        await let_the_loop_run()
+        return len(asyncio.all_tasks())
+
+    counts = [await flap(number) for number in range(1, 41)]
+
+    assert reader.lines == [b"%d\n" % number for number in range(1, 41)]
+    assert counts[-1] == counts[0]
