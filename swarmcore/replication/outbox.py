@@ -42,12 +42,13 @@ class Outbox:
         if isinstance(message, AppendRequest) and not message.entries:
             # With one writer, each commit would else cost a second round of messages.
             if self._alarm is None and not self._wake.is_set():
-                self._alarm = asyncio.get_running_loop().call_later(NEWS_SECONDS, self._ring)
+                self._alarm = asyncio.get_running_loop().call_later(NEWS_SECONDS, self.ring)
         else:
-            self._ring()
+            self.ring()
         return True
 
-    def _ring(self) -> None:
+    def ring(self) -> None:
+        """Let `wait` return now."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None

@@ -253,13 +253,10 @@ class _Peer:
         stub: Any = RaftStub(channel)
         call = stub.Deliver(metadata=(*group_metadata(group.membership, group.group), (ADDRESS, group.address)))
         ended = asyncio.create_task(_end_of(call), name=f"raft stream {self._id}")
+        ended.add_done_callback(self._look_up)
         try:
             while True:
-                waiting = asyncio.create_task(self._outbox.wait())
-                try:
-                    await asyncio.wait({waiting, ended}, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    waiting.cancel()
+                await self._outbox.wait()
                 if ended.done():
                     await ended
                     return
@@ -272,8 +269,12 @@ class _Peer:
                     if not self._is_refused:
                         self._failures = 0
         finally:
+            ended.remove_done_callback(self._look_up)
             ended.cancel()
             call.cancel()
+
+    def _look_up(self, ended: asyncio.Task[None]) -> None:
+        self._outbox.ring()
 
     def _next_batch(self, channel: grpc.aio.Channel, group: Group) -> pb.RaftBatch:
         batch = pb.RaftBatch()
