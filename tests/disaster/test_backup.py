@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from swarmcore.testing.cluster import SwarmctlError, Swarmd, free_port, wait_until
+from swarmcore.testing.cluster import SwarmctlError, Swarmd, free_port, program, wait_until
 from swarmcore.testing.faults import refused_start
 from swarmcore.testing.machines import Machines, complaint
 
@@ -137,3 +139,58 @@ def test_without_a_majority_a_backup_has_to_be_asked_for(three: Machines, passph
 
     assert run.returncode == 0 and b"no leader confirmed" in run.stderr, run
     assert "not confirmed by a leader" in m1.swarmctl("cluster", "check-backup", *passphrase, str(file))
+
+
+def test_a_restored_manager_of_a_locked_cluster_is_locked_with_the_same_key(
+    machines: Machines, passphrase: tuple[str, str]
+) -> None:
+    m1 = machines.add("m1", "--autolock")
+    file = machines.folder / "backup"
+    m1.swarmctl("cluster", "backup", *passphrase, str(file))
+    (key,) = unlock_keys(m1)
+    machines.kill("m1")
+
+    m9 = machines.add("m9")
+    m9.kill()
+    shutil.rmtree(m9.state_dir)
+    machines.restart("m9", "--restore", str(file), *passphrase)
+    assert unlock_keys(m9) == [key]
+    m9.kill()
+
+    node = machines.restart("m9", ready=False)
+    assert node.wait_end() == 1
+    assert "node is locked" in complaint(node)
+    machines.restart("m9", "--unlock-key", key)
+    verify = m9.swarmctl.run("raft", "verify", "-d", str(m9.state_dir), "--unlock-key-file", "-", stdin=key.encode())
+    assert verify.returncode == 0, verify
+
+
+def test_a_backup_that_is_killed_leaves_the_old_one(machines: Machines, passphrase: tuple[str, str]) -> None:
+    m1 = machines.add("m1")
+    file = machines.folder / "backup"
+    m1.swarmctl("cluster", "backup", *passphrase, str(file))
+    before = file.read_bytes()
+
+    for seconds in (0.2, 0.6, 0.8, 1.0):
+        command = (
+            program("swarmctl"),
+            "-s",
+            str(m1.socket),
+            "cluster",
+            "backup",
+            *passphrase,
+            "--overwrite",
+            str(file),
+        )
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as backup:
+            try:
+                backup.wait(seconds)
+            except subprocess.TimeoutExpired:
+                backup.kill()
+        assert file.read_bytes() == before or backup.returncode == 0
+        assert "whole; cluster" in m1.swarmctl("cluster", "check-backup", *passphrase, str(file))
+        before = file.read_bytes()
+
+
+def unlock_keys(node: Swarmd) -> list[str]:
+    return [word for word in node.swarmctl("cluster", "unlock-key").split() if word.startswith("SWMKEY")]
