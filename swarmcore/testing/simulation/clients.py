@@ -69,6 +69,11 @@ class Clients:
         for task in list(self._tasks):
             task.cancel()
 
+    def maybe_ask_new_leader(self, member: Member) -> None:
+        """Read at a member in the very step in which it begins to lead: it does not know yet what is committed."""
+        if self._chance.random() < 0.3:
+            self._begin(self.read(member, self._chance.choice(KEYS)))
+
     # Operations
 
     async def append(self, member: Member, key: str) -> bool:

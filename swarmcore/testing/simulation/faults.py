@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from swarmcore.raft.effects import Accept
 from swarmcore.raft.events import CampaignDemanded, MembershipProposed, TransferDemanded
-from swarmcore.raft.membership import AddLearner, MembershipChange, Promote, Remove
+from swarmcore.raft.membership import AddLearner, MembershipChange, Move, Promote, Remove
 from swarmcore.raft.messages import AppendReply, AppendRequest, Heartbeat, HeartbeatReply, TimeoutNow, VoteReply
 from swarmcore.testing.simulation.files import Files
 from swarmcore.testing.simulation.member import Member, WatchedReplica, make_folder
@@ -56,7 +56,7 @@ class Faults:
                 self.kinds = [kind for theme in themes for kind in theme]
             case 1:
                 # Logs part when leaders change while entries are under way (paper, figure 8).
-                self.kinds = [self.usurp, self.lose_one_kind, *self._chance.choice(themes)]
+                self.kinds = [self.usurp, self.lose_one_kind, self.delay, *self._chance.choice(themes)]
             case 2:
                 self.kinds = [kind for theme in self._chance.sample(themes, 2) for kind in theme]
             case 3:
@@ -414,4 +414,8 @@ class Faults:
         assert leader.replica is not None
         answer = leader.replica.demand(MembershipProposed(change))
         self._say("%s: %s, %s", leader, change, answer)
+        if isinstance(answer, Accept) and not isinstance(change, Promote) and self._chance.random() < 0.3:
+            # A second one at once has to be refused: nobody has agreed to the first.
+            second = leader.replica.demand(MembershipProposed(Move(leader.id, "")))
+            self._say("%s: another change at once, %s", leader, second)
         return answer if isinstance(answer, Accept) else None

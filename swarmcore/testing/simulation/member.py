@@ -246,6 +246,7 @@ class Member:
                 group.note("%s is %s in term %d, leader %d", self, effect.role.value, effect.term, effect.leader)
                 if effect.role is Role.LEADER:
                     group.elections += 1
+                    group.clients.maybe_ask_new_leader(self)
                     invariants.leads(raft)
 
     def _send(self, message: Message) -> None:
