@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from swarmcore.cli.command_line import example
+from swarmcore.cli.join_token import find_join_token
 from swarmcore.cli.repeats import Repeats
 from swarmcore.cli.unlock_key import find_unlock_key
 from swarmcore.cli.words import shortened, wrong_word
@@ -118,6 +119,8 @@ def build_config(flags: dict[str, Any]) -> NodeConfig:
     from swarmcore.node.config import NodeConfig
 
     unlock_key = find_unlock_key(flags["unlock_key"], flags["unlock_key_file"], os.environ)
+    is_joined = Path(flags["state_dir"], "certificates", "swarm-node.crt").exists()
+    join_token = find_join_token(flags["join_token"], flags["join_token_file"], os.environ, is_joined=is_joined)
 
     def listen(flag: str, text: str) -> str:
         if text:
@@ -140,7 +143,7 @@ def build_config(flags: dict[str, Any]) -> NodeConfig:
     hostname = flags["hostname"]
     if len(hostname) > 255 or any(char.isspace() or not char.isprintable() for char in hostname):
         raise ConfigurationError("--hostname has blanks or control characters, or is longer than 255 characters")
-    if flags["join_token"] and not flags["join_addr"]:
+    if join_token and not flags["join_addr"]:
         raise ConfigurationError("--join-token needs --join-addr: name a manager to join")
     if flags["force_new_cluster"] and flags["join_addr"]:
         raise ConfigurationError("--force-new-cluster and --join-addr exclude each other: drop one of them")
@@ -158,7 +161,7 @@ def build_config(flags: dict[str, Any]) -> NodeConfig:
         state_dir=Path(flags["state_dir"]).absolute(),
         hostname=hostname,
         join_addr=flags["join_addr"],
-        join_token=flags["join_token"],
+        join_token=join_token,
         accept=parse_accept(flags["accept"]),
         listen_remote_api=listen("--listen-remote-api", flags["listen_remote_api"]),
         advertise_remote_api=flags["advertise_remote_api"],
@@ -287,6 +290,12 @@ def _exit_on_early_signal(number: int, frame: FrameType | None) -> None:
 @click.option("--join-addr", metavar="HOST:PORT", default="", help="One manager of the cluster to join.")
 @click.option(
     "--join-token", metavar="TOKEN", default="", help="The token to join with; see `swarmctl cluster inspect`."
+)
+@click.option(
+    "--join-token-file",
+    metavar="PATH",
+    default="",
+    help="Where that token is read from, so that nobody sees it in ps; - asks for it. Or set SWARM_JOIN_TOKEN.",
 )
 @click.option(
     "--accept",

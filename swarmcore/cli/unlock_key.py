@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
-import sys
 from collections.abc import MutableMapping
 
+from swarmcore.cli.secret_source import read_secret
 from swarmcore.errors import ConfigurationError
 
 PREFIX = "SWMKEY-1-"
 VARIABLE = "SWARM_UNLOCK_KEY"
 KEY_BYTES = 32
-MAX_FILE_BYTES = 4096
-STANDARD_INPUT = "-"
 
 
 def format_unlock_key(key: bytes) -> str:
@@ -52,32 +49,8 @@ def find_unlock_key(flag: str, file: str, environment: MutableMapping[str, str])
     if flag:
         return parse_unlock_key(flag)
     if file:
-        key = parse_unlock_key(_read(file), "what --unlock-key-file names")
+        key = parse_unlock_key(read_secret(file, "--unlock-key-file", "unlock key"), "what --unlock-key-file names")
         if key is None:
             raise ConfigurationError("what --unlock-key-file names is empty: it must hold the unlock key")
         return key
     return parse_unlock_key(inherited, VARIABLE)
-
-
-def _read(file: str) -> str:
-    if file == STANDARD_INPUT:
-        return ask_unlock_key()
-    try:
-        with open(file, "rb") as opened:
-            return opened.read(MAX_FILE_BYTES).decode(errors="replace")
-    except OSError as error:
-        raise ConfigurationError(f"can't read --unlock-key-file {file!r}: {error.strerror}") from None
-
-
-def ask_unlock_key() -> str:
-    """One line from standard input, not shown where that is a terminal."""
-    if sys.stdin is None:
-        return ""
-    if not sys.stdin.isatty():
-        return os.read(sys.stdin.fileno(), MAX_FILE_BYTES).decode(errors="replace").partition("\n")[0]
-    import getpass
-
-    try:
-        return getpass.getpass("Please enter unlock key: ")
-    except EOFError:
-        return ""

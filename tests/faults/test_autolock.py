@@ -36,6 +36,7 @@ class Managers:
         self.nodes: list[Swarmd] = []
         self.seen: set[str] = set()
         """Every unlock key that there was."""
+        self.seen_tokens: set[str] = set()
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Managers:
@@ -54,7 +55,10 @@ class Managers:
     def join(self, *, role: str = "manager", ready: bool = True) -> Swarmd:
         """Start one more node."""
         token = json.loads(self.nodes[0].swarmctl("cluster", "inspect", "-o", "json"))["root_ca"]["join_tokens"][role]
-        return self._start("--join-addr", address(self.nodes[0]), "--join-token", token, ready=ready)
+        self.seen_tokens.add(token)
+        file = self.folder / f"token-{len(self.nodes)}"
+        file.write_text(token + "\n")
+        return self._start("--join-addr", address(self.nodes[0]), "--join-token-file", str(file), ready=ready)
 
     def three(self, *flags: str) -> Sequence[Swarmd]:
         """Start all three, and return when they agree on who there is."""
@@ -134,6 +138,9 @@ class Managers:
         secrets |= {form for key in self.seen for form in _forms(parse_unlock_key(key) or b"")}
         for node in self.nodes:
             assert not [secret for secret in secrets if secret in node.log], node.log_file
+            if node.is_running:
+                arguments = Path(f"/proc/{node.pid}/cmdline").read_text()
+                assert not [each for each in self.seen | self.seen_tokens if each in arguments]
             assert "PRIVATE KEY" not in node.log and "SWMTKN-" not in node.log
             assert "Traceback" not in node.log, node.log[-3000:]
 
