@@ -203,7 +203,8 @@ class _Reader:
                 now = time.monotonic()
                 if received or lost_at is None:
                     lost_at = now
-                gone = error.code() is grpc.StatusCode.UNAVAILABLE
+                # A manager cancels a stream that nobody has read for long, as under a pager.
+                gone = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
                 if not (self._request.options.follow and gone and now - lost_at < LOST_SECONDS):
                     raise self._to.failure(error) from None
             finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -17,6 +18,8 @@ from swarmcore.logbroker.subscription import Subscription
 from swarmcore.store.changes import Change, StatusChange
 from swarmcore.store.inbox import Inbox, feed
 from swarmcore.store.store import LeaderStore
+
+log = logging.getLogger("swarmcore.logbroker")
 
 MAX_SUBSCRIPTIONS: Final = 1_000
 LISTEN_SECONDS: Final = 3.0
@@ -202,6 +205,7 @@ class Term:
         for subscription in list(self._subscriptions.values()):
             self._give_up(subscription)
             if subscription.read_at < stalled and subscription.outbox.is_full and subscription.reader is not None:
+                log.info("a log stream that nobody has read for %g s is closed", STALL_SECONDS)
                 subscription.reader.cancel()
 
     def stop(self) -> None:

@@ -293,27 +293,34 @@ class ProcessController(Controller):
             await asyncio.wait([self._launching])
 
     async def _both_ended(self, process: Identity, supervisor: Identity) -> None:
-        await wait_ended(process)
-        await wait_ended(supervisor)
+        await self._unless_closed(wait_ended(process))
+        await self._unless_closed(wait_ended(supervisor))
         reap(supervisor.pid)
 
     async def _watch(self, process: Identity, monitor: Awaitable[None] | None = None) -> None:
         """Return when the process has ended, and stop it when `monitor` returns. What it prints is noted meanwhile."""
         self._note()
+        ended = wait_ended(process)
+        if await self._unless_closed(*([ended] if monitor is None else [ended, monitor])):
+            await self._stop_unhealthy()
+        for record in self._records:
+            self._noter.discard(record)
+
+    async def _unless_closed(self, *waits: Awaitable[None]) -> int:
+        """Return when one of these does: its number. Raises TemporaryError when this is closed."""
         closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waits.add(closed)
-        ended = asyncio.ensure_future(wait_ended(process))
-        calls = [ended] if monitor is None else [ended, asyncio.ensure_future(monitor)]
+        calls = [asyncio.ensure_future(each) for each in waits]
         try:
             if self._is_closed:
                 raise TemporaryError("the executor or its controller was closed")
             await asyncio.wait([*calls, closed], return_when=asyncio.FIRST_COMPLETED)
-            if closed.done() and not ended.done():
-                await closed
-            for call in calls:
+            for number, call in enumerate(calls):
                 if call.done():
                     call.result()
-            is_unhealthy = not ended.done()
+                    return number
+            await closed
+            raise AssertionError("closed without a reason")
         finally:
             self._waits.discard(closed)
             for call in calls:
@@ -321,10 +328,6 @@ class ProcessController(Controller):
             await asyncio.wait(calls)
             if not closed.cancel() and not closed.cancelled():
                 closed.exception()
-        if is_unhealthy:
-            await self._stop_unhealthy()
-        for record in self._records:
-            self._noter.discard(record)
 
     def _note(self) -> None:
         for record in self._records:

@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Final
 
+from swarmcore.api.log_lines import WARNING_ATTR
 from swarmcore.plugin.executor import LogLine, LogOptions
-from swarmcore_process_executor.record import NOTE, Record
+from swarmcore_process_executor.record import FILES, NOTE, Record
 
 MAX_LINE_BYTES: Final = 64 * 1024
 """Longer lines come in pieces."""
@@ -113,7 +114,8 @@ class _Reader:
             self._at = self._note = self._length = 0
             self._rest = b""
         if self._at < self.record.floor:
-            # Who reads more slowly than the process writes loses what is given back.
+            # Who reads more slowly than the process writes loses what is given back, and is told.
+            self.lines.append(self._loss(self.record.floor - self._at))
             self._begin(self.record.floor, is_line_start=False)
             self._rest = b""
         if self._length <= self._at:
@@ -136,6 +138,14 @@ class _Reader:
         while len(self._rest) >= MAX_LINE_BYTES:
             piece, self._rest = self._rest[:MAX_LINE_BYTES], self._rest[MAX_LINE_BYTES:]
             self.lines.append(LogLine(stream=stream, timestamp_ns=time, data=piece))
+
+    def _loss(self, count: int) -> LogLine:
+        name = FILES[self.record.stream]
+        words = (
+            f"{count} bytes of a task's {name} were gone before they were read: it prints faster than they are taken"
+        )
+        data = f"warning: {words}\n".encode()
+        return LogLine(stream=2, timestamp_ns=self._time, data=data, attrs={WARNING_ATTR: words})
 
     def finish(self) -> None:
         """What stands after the last end of line is a line, too."""

@@ -165,3 +165,23 @@ async def test_a_line_without_an_end_for_megabytes_comes_in_pieces(output: Outpu
     assert b"".join(line.data for line in found) == data + b"\nnext\n"
     assert max(len(line.data) for line in found) <= 64 * 1024
     assert found[-1].data == b"next\n"
+
+
+async def test_a_follower_that_falls_too_far_behind_is_told_what_it_lost(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "MAX_BYTES", 1024 * 1024)
+    monkeypatch.setattr(records, "SPARE_BYTES", 0)
+    output.write(b"first\n" + b"x" * 1000 + b"\n", 1000)
+    following = lines(output.records, LogOptions(follow=True), OVER)
+    assert (await anext(following)).data == b"first\n"
+
+    everything = [b"%07d" % number + b"x" * 1000 + b"\n" for number in range(4000)]
+    output.write(b"".join(everything), 2000)
+    output.records[0].bound()
+    rest = [line async for line in following]
+
+    (told,) = [line for line in rest if line.attrs]
+    assert b"bytes of a task's stdout were gone before they were read" in told.data
+    kept = [line.data for line in rest if not line.attrs][1:]
+    assert kept == everything[4000 - len(kept) :]
