@@ -29,7 +29,7 @@ def what_to_do(state_dir: Path) -> str:
     A copy of the folder from an earlier day is no way: the manager would have forgotten what it promised the others.
     """
     return (
-        f"where other managers are left, remove this one, empty {str(state_dir)!r} and join it again; "
-        "where none is, start it with --restore and a backup; "
+        f"where other managers are left, remove this one, move {str(state_dir)!r} away and join it again; "
+        "where none is, move it away and start with --restore and a backup; "
         f"`swarmctl raft verify -d {state_dir}` lists all that is wrong"
     )

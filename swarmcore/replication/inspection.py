@@ -45,6 +45,8 @@ from swarmcore.replication.new_group import membership_of
 from swarmcore.replication.snapshot_file import SnapshotReader, snapshot_paths
 from swarmcore.replication.state_folder import KEY_FILE, MEMBER_FILE, checked, describe
 
+TRIES_IN_USE = 5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Damage:
@@ -112,6 +114,16 @@ def inspect(folder: Path, unlock_key: bytes | None) -> Inspection:
 
     Raises ConfigurationError where it is locked and `unlock_key` is not the one, OSError where it can't be read.
     """
+    found = _inspect(folder, unlock_key)
+    for _ in range(TRIES_IN_USE - 1):
+        if not (found.is_in_use and found.damage):
+            break
+        # A snapshot may have taken the place of files between two looks; real damage is there the next time too.
+        found = _inspect(folder, unlock_key)
+    return found
+
+
+def _inspect(folder: Path, unlock_key: bytes | None) -> Inspection:
     found = Inspection(folder=folder, is_in_use=is_in_use(folder))
     _read_member(found)
     try:

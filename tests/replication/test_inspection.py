@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import shutil
 from pathlib import Path
@@ -66,6 +67,16 @@ async def test_a_running_managers_folder_can_be_read(folder: Path) -> None:
         found = inspect(folder, None)
 
         assert found.is_in_use and not found.damage
+
+
+async def test_a_manager_that_takes_snapshots_meanwhile_is_never_found_damaged(folder: Path) -> None:
+    often = Limits(snapshot_entries=5, keep_entries=2, segment_bytes=600, reserve_bytes=0)
+    async with running_replica(folder, limits=often) as running:
+        for number in range(30):
+            looking = asyncio.create_task(asyncio.to_thread(inspect, folder, None))
+            for each in range(10):
+                await running.create(f"{number}-{each}", log="x" * 100)
+            assert not (await looking).damage
 
 
 @pytest.mark.parametrize("part", ["log", "snapshot"])
