@@ -22,7 +22,7 @@ from swarmcore.store.tables import TableReader
 from swarmcore.store.transaction import Transaction
 
 RESYNC_SECONDS = 300.0
-TASKS_PER_SLICE = 1000
+TASKS_PER_SLICE = 250
 MESSAGE = "task rejected by constraint enforcer"
 REASON = "assigned node no longer meets constraints"
 

@@ -22,7 +22,7 @@ from swarmcore.store.transaction import Transaction
 INTERVAL_SECONDS = 0.25
 MAX_DIRTY = 1000
 RESYNC_SECONDS = 300.0
-SLOTS_PER_SLICE = 1000
+SLOTS_PER_SLICE = 250
 
 LOST_MESSAGE = "task belonged to a node that has been deleted"
 
