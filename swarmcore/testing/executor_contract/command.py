@@ -32,8 +32,8 @@ from swarmcore.testing.executor_contract.switch import switch
 
 ENTRY_POINTS: Final = "swarmcore.v1"
 SOCKETS: Final = {"docker": "/var/run/docker.sock", "podman": "/run/podman/podman.sock"}
-OWN_IMAGE: Final = ("127.0.0.1:1/swarmcore-contract", "1")
-"""Of a registry that nobody can reach: the engine has it, or nobody has."""
+OWN_IMAGE: Final = ("127.0.0.1:1/swarmcore-contract", "latest")
+"""Of a registry that nobody can reach: the engine has it, or nobody has. Podman gives what it imports no other tag."""
 KINDS: Final = {"docker": ContainerEngineSubject, "podman": PodmanEngineSubject}
 BINARY_LOG_DRIVERS: Final = {"docker": "local"}
 EXIT_BROKEN: Final = 1

@@ -12,6 +12,7 @@ from swarmcore.plugin.executor import ContainerStatuser, ExitError, LogLine, Log
 from swarmcore.testing.executor_contract.case import Case, Made, begin, case_of, close_stream, log_source
 from swarmcore.testing.executor_contract.marks import in_a_loop
 from swarmcore.testing.executor_contract.program import Exit, Program, runs
+from swarmcore.testing.executor_contract.stopping import LONG_GRACE
 from swarmcore.testing.executor_contract.subject import Subject
 
 TASKS = 2
@@ -95,6 +96,18 @@ class CrowdContract:
             await case.soon(case.executor.aclose(), "aclose of the executor")
 
             await _ends_without_outcome(case, waiting, "the executor")
+
+    async def test_closing_the_executor_ends_a_shutdown_that_waits(self, subject: Subject) -> None:
+        async with case_of(subject) as case:
+            made = await case.started(Program(steps=runs().steps, on_signal={"TERM": ()}, grace=LONG_GRACE))
+            stopping = begin(made.controller.shutdown())
+            await asyncio.sleep(0.1)
+
+            await case.soon(case.executor.aclose(), "aclose of the executor")
+
+            _, pending = await asyncio.wait([stopping], timeout=subject.patience)
+            await case.cancelled(stopping, "shutdown")
+            assert not pending, "a shutdown goes on after aclose of the executor"
 
     async def test_closing_the_executor_ends_streams_of_output(self, subject: Subject) -> None:
         async with case_of(subject) as case:

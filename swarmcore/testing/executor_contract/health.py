@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from swarmcore.plugin.executor import ExitError
-from swarmcore.testing.executor_contract.case import case_of
+from swarmcore.testing.executor_contract.case import begin, case_of
 from swarmcore.testing.executor_contract.marks import in_a_loop
 from swarmcore.testing.executor_contract.program import (
     NO_HEALTH_TEST,
@@ -79,6 +81,18 @@ class HealthContract:
                 code = error.code
 
             assert code == 51, f"a task ended with 51 before it was healthy, and {code} is told"
+
+    async def test_closing_the_executor_ends_a_start_that_waits_for_health(self, subject: Subject) -> None:
+        async with case_of(subject) as case:
+            made = await case.prepared(Program(steps=runs().steps, health=Health(interval=0.3, retries=1000)))
+            starting = begin(made.controller.start())
+            await case.ready(made.task, runs())
+
+            await case.soon(case.executor.aclose(), "aclose of the executor")
+
+            _, pending = await asyncio.wait([starting], timeout=subject.patience)
+            await case.cancelled(starting, "start")
+            assert not pending, "a start goes on to wait for health after aclose of the executor"
 
     async def test_without_a_check_nobody_asks_for_health(self, subject: Subject) -> None:
         async with case_of(subject) as case:

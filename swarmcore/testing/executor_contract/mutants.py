@@ -633,6 +633,15 @@ class ClosedMeansFailed(ModelController):
             raise
 
 
+@controller("test_closing_the_executor_ends_a_shutdown_that_waits")
+class StopsRegardless(ModelController):
+    async def wait_ended(self, box: Box) -> None:
+        try:
+            await super().wait_ended(box)
+        except TemporaryError:
+            await asyncio.sleep(FOR_EVER)
+
+
 @controller("test_closing_the_executor_ends_streams_of_output")
 class StreamsGoOn(ModelController):
     async def logs(self, options: LogOptions) -> AsyncIterator[LogLine]:
@@ -849,6 +858,15 @@ class HealthOnly(ModelController):
             if box.is_unhealthy and box.is_running:
                 await self.stop_unhealthy(box)
             await self.wait_news()
+
+
+@controller("test_closing_the_executor_ends_a_start_that_waits_for_health")
+class StartsRegardless(ModelController):
+    async def wait_healthy(self, box: Box) -> None:
+        try:
+            await super().wait_healthy(box)
+        except TemporaryError:
+            await asyncio.sleep(FOR_EVER)
 
 
 @controller("test_without_a_check_nobody_asks_for_health")

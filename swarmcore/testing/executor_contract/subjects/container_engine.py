@@ -106,12 +106,7 @@ class ContainerEngineSubject(Subject):
 
     async def clean_up(self) -> None:
         await self.start_engine()
-        await asyncio.gather(
-            *(
-                self._api.raw("DELETE", f"/v1.41/containers/{each['Id']}?force=1&v=1")
-                for each in await self._containers()
-            )
-        )
+        await asyncio.gather(*(self._destroy(each["Id"]) for each in await self._containers()))
         for volume in await self._volumes():
             await self._api.raw("DELETE", f"/v1.41/volumes/{volume['Name']}?force=1")
         for path in self._files():
@@ -126,6 +121,11 @@ class ContainerEngineSubject(Subject):
     async def start_engine(self) -> None:
         if self._start is not None:
             await asyncio.to_thread(self._start)
+
+    async def _destroy(self, container: str) -> None:
+        # Podman would give a container its own grace period, even when it is to go by force.
+        await self._api.raw("POST", f"/v1.41/containers/{container}/kill?signal=KILL")
+        await self._api.raw("DELETE", f"/v1.41/containers/{container}?force=1&v=1")
 
     # What there is
 
