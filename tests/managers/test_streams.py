@@ -9,14 +9,15 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
-from swarmcore.api.watch_pb2 import WatchRequest
+from swarmcore.api.watch_pb2 import WatchActionKind, WatchRequest
 from swarmcore.api.watch_pb2_grpc import WatchStub
 from swarmcore.testing.cluster import SwarmctlError, Swarmd, wait_until
 from swarmcore.testing.faults import short_folder
 from swarmcore.testing.machines import Machines
 
 END_SECONDS = 20.0
-EVERYTHING_OF_NODES = WatchRequest(entries=[WatchRequest.WatchEntry(kind="node", action=7)])
+CREATE_UPDATE_REMOVE = WatchActionKind.ValueType(7)
+EVERYTHING_OF_NODES = WatchRequest(entries=[WatchRequest.WatchEntry(kind="node", action=CREATE_UPDATE_REMOVE)])
 
 
 class Watching:
