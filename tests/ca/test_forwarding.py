@@ -25,6 +25,7 @@ from swarmcore.testing.trust import write_first_objects
 
 LIST_NODES = "/docker.swarmkit.v1.Control/ListNodes"
 HEARTBEAT = "/docker.swarmkit.v1.Dispatcher/Heartbeat"
+EXEC = "/swarmcore.v1.TaskAccess/Exec"
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Nowhere:
     async def unary(self, method: str, request: bytes, metadata: Metadata, timeout: float | None) -> bytes:
         raise AssertionError("nothing is passed on")
 
-    def stream(self, method: str, request: bytes, metadata: Metadata) -> AsyncIterator[bytes]:
+    def stream(self, method: str, request: bytes | AsyncIterator[bytes], metadata: Metadata) -> AsyncIterator[bytes]:
         raise AssertionError("nothing is passed on")
 
 
@@ -178,3 +179,28 @@ def test_what_each_manager_answers_by_itself_is_never_passed_on() -> None:
     for method in ("Raft/Deliver", "Raft/Install", "Plugins/ListPlugins"):
         assert not is_leaders(f"/swarmcore.v1.{method}")
     assert not is_leaders("/docker.swarmkit.v1.Watch/Watch")
+
+
+async def test_a_command_beside_a_task_is_taken_from_a_manager_that_passes_it_on_and_from_nobody_else(
+    cluster: Cluster,
+) -> None:
+    manager = await cluster.node("m", NodeRole.MANAGER)
+    worker = await cluster.node("w", NodeRole.WORKER)
+    operator = cluster.caller("m", NodeRole.MANAGER)
+
+    assert cluster.authorize(EXEC, manager, operator).is_forwarded
+    with pytest.raises(PermissionDeniedError, match="control socket only"):
+        cluster.authorize(EXEC, manager)
+    with pytest.raises(PermissionDeniedError, match="a worker may not call"):
+        cluster.authorize(EXEC, worker, operator)
+    with pytest.raises(PermissionDeniedError, match="a worker may not call"):
+        cluster.authorize(EXEC, manager, cluster.caller("w", NodeRole.WORKER))
+
+
+async def test_no_manager_passes_on_a_command_that_came_by_its_port(cluster: Cluster) -> None:
+    manager = await cluster.node("m", NodeRole.MANAGER)
+    context: Any = FakeContext(manager)
+
+    with pytest.raises(PermissionDeniedError, match="control socket only"):
+        cluster.guard._passing(EXEC, context)
+    assert cluster.guard._passing(LIST_NODES, context)

@@ -347,6 +347,22 @@ def test_a_follower_of_logs_goes_on_when_the_leader_stops(cluster: Cluster, tmp_
     cluster.nodes[leader].wait_ready()
 
 
+def test_a_command_whose_leader_stops_ends_and_says_so(cluster: Cluster, tmp_path: Path) -> None:
+    leader = cluster.leader
+    asked = cluster.nodes[cluster.follower].swarmctl
+    task = cluster.task_on("w1", "says")
+    marker = "86393"
+    with running(asked, tmp_path, "task", "exec", task, "--", "sleep", marker) as (process, _, err):
+        wait_until(lambda: _assert(bool(commands(marker)), "the command does not run"))
+        cluster.nodes[leader].stop()
+
+        assert process.wait(20) == 125
+        wait_until(lambda: _assert(not commands(marker), "the command goes on"))
+    assert err.read_text().startswith("Error: ") and err.read_text().count("\n") == 1
+    cluster.nodes[leader].start()
+    cluster.nodes[leader].wait_ready()
+
+
 def test_a_follower_gets_what_was_printed_while_an_agent_was_away(cluster: Cluster, tmp_path: Path) -> None:
     task = cluster.task_on("w1", "talks")
     with running(cluster.ctl, tmp_path, "task", "logs", "-f", "--raw", task) as (process, out, err):
