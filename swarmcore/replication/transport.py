@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -17,7 +17,6 @@ import grpc
 from swarmcore.api import raft_pb2 as pb
 from swarmcore.api.channels import connected
 from swarmcore.api.raft_pb2_grpc import RaftStub
-from swarmcore.errors import DamagedStateError
 from swarmcore.raft.events import Event, MemberGone, MemberUnreachable, SnapshotSent
 from swarmcore.raft.membership import Member, Membership
 from swarmcore.raft.messages import InstallSnapshot, Message
@@ -26,13 +25,13 @@ from swarmcore.replication.codec import encode
 from swarmcore.replication.groups import ADDRESS, OLD_GROUP, group_metadata
 from swarmcore.replication.outbox import Outbox
 from swarmcore.replication.snapshot_file import SnapshotReader
+from swarmcore.replication.snapshot_sender import send_snapshot
 
 log = logging.getLogger("swarmcore.replication")
 
 BATCH_BYTES = 2 * 1024 * 1024
 CONNECT_SECONDS = 2.0
 WRITE_SECONDS = 5.0
-SNAPSHOT_PROGRESS_SECONDS = 10.0
 REFUSALS = (
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.PERMISSION_DENIED,
@@ -295,29 +294,14 @@ class _Peer:
         )
 
     async def _send_snapshot(self, channel: grpc.aio.Channel, group: Group, message: InstallSnapshot) -> None:
-        """Stream one snapshot, with a deadline on its progress and none on the whole (its size has no bound)."""
         is_delivered = False
         try:
-            reader = await group.open_snapshot(message.snapshot)
-            stub: Any = RaftStub(channel)
-            metadata = group_metadata(group.membership, group.group)
-            ask = pb.RaftReceivedRequest(header=encode(message), transfer=reader.transfer)
-            first = (await stub.Received(ask, metadata=metadata, timeout=SNAPSHOT_PROGRESS_SECONDS)).pieces
-            call = stub.Install(metadata=metadata)
-            try:
-                async for part in _parts(message, reader, first):
-                    async with asyncio.timeout(SNAPSHOT_PROGRESS_SECONDS):
-                        await call.write(part)
-                await call.done_writing()
-                async with asyncio.timeout(SNAPSHOT_PROGRESS_SECONDS):
-                    await call
-            finally:
-                call.cancel()
-            is_delivered = True
-            log.info("snapshot of entry %d sent to manager %d", message.snapshot.index, self._id)
-        except (OSError, DamagedStateError, grpc.aio.AioRpcError, TimeoutError, asyncio.InvalidStateError) as error:
-            reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error) or "no progress"
-            log.warning("the snapshot for manager %d could not be sent: %s", self._id, reason)
+            reason = await send_snapshot(channel, group, message)
+            is_delivered = not reason
+            if reason:
+                log.warning("the snapshot for manager %d could not be sent: %s", self._id, reason)
+            else:
+                log.info("snapshot of entry %d sent to manager %d", message.snapshot.index, self._id)
         finally:
             if self._snapshot is asyncio.current_task():
                 # Who was replaced by a newer one must not speak for it.
@@ -338,15 +322,3 @@ def _error(task: asyncio.Task[None]) -> BaseException | None:
 async def _end_of(call: Any) -> None:
     """The end of a stream on the other side's word. Raises AioRpcError."""
     await call
-
-
-async def _parts(message: InstallSnapshot, reader: SnapshotReader, first: int) -> AsyncIterator[pb.RaftSnapshotPart]:
-    yield pb.RaftSnapshotPart(header=encode(message), transfer=reader.transfer, first=first)
-    count = first
-    pieces = reader.pieces(first)
-    # Read in a thread: to decrypt and inflate one takes milliseconds.
-    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
-        yield pb.RaftSnapshotPart(piece=piece)
-        count += 1
-        await asyncio.sleep(0)
-    yield pb.RaftSnapshotPart(end=count)
