@@ -119,7 +119,8 @@ def build_config(flags: dict[str, Any]) -> NodeConfig:
     from swarmcore.node.config import NodeConfig
 
     unlock_key = find_unlock_key(flags["unlock_key"], flags["unlock_key_file"], os.environ)
-    is_joined = Path(flags["state_dir"], "certificates", "swarm-node.crt").exists()
+    # Unlike a Path's, this answers for any text; what is wrong with the folder is said where it is used.
+    is_joined = os.path.exists(os.path.join(flags["state_dir"], "certificates", "swarm-node.crt"))
     join_token = find_join_token(flags["join_token"], flags["join_token_file"], os.environ, is_joined=is_joined)
 
     def listen(flag: str, text: str) -> str:
