@@ -77,13 +77,22 @@ def follow(seconds: float) -> Followed:
         ctl(*create, "--command", sys.executable, *arguments)
         wait_until(lambda: _all_run(manager), seconds=START_SECONDS)
         out = folder / "out"
-        reader = stack.enter_context(_reader(manager, out))
-        return _measure(manager, worker, reader, go, out, seconds)
+        with _reader(manager, out) as reader:
+            found = _measure(manager, worker, reader, go, out, seconds)
+        # Processes outlive their agent.
+        ctl("service", "remove", "talk")
+        wait_until(lambda: _nothing_runs(worker), seconds=START_SECONDS)
+        return found
 
 
 def _all_run(manager: Swarmd) -> None:
     (row,) = manager.swarmctl.table("service", "ls")
     assert row["Replicas"] == f"{TASKS}/{TASKS}", row["Replicas"]
+
+
+def _nothing_runs(worker: Swarmd) -> None:
+    left = list((worker.state_dir / "executors" / "process" / "tasks").iterdir())
+    assert not left, f"{len(left)} tasks are left"
 
 
 @contextlib.contextmanager

@@ -74,6 +74,12 @@ class Cluster:
 
         wait_until(runs)
 
+    def clear(self) -> None:
+        """Remove every task: processes outlive their agents."""
+        self.ctl("service", "remove", "says", "talks")
+        folders = [node.state_dir / "executors" / "process" / "tasks" for node in self.nodes.values()]
+        wait_until(lambda: _assert(not any(list(each.iterdir()) for each in folders), "tasks are left"), seconds=40)
+
     def task_on(self, node: str, service: str) -> str:
         """The id of a task."""
         rows = self.ctl.table("task", "ls")
@@ -87,6 +93,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         made.create("says", SAYS, 4)
         made.create("talks", TALKS, 4)
         yield made
+        made.clear()
 
 
 @contextlib.contextmanager
