@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from swarmcore_podman_executor.factory import PodmanFactory
 
 from swarmcore.testing.executor_contract import ExecutorContract
-from swarmcore.testing.executor_contract.subjects.container_engine import ContainerEngineSubject
+from swarmcore.testing.executor_contract.subjects.container_engine import PodmanEngineSubject
 from swarmcore.testing.podman_engines import PodmanEngine
 
 pytestmark = pytest.mark.engine
 
 
-class PodmanSubject(ContainerEngineSubject):
-    log_resolution: ClassVar[float] = 1.0
-    """The service tells whole seconds."""
-
-
 class TestPodman(ExecutorContract):
     @pytest.fixture
-    def subject(self, podman_engine: PodmanEngine, tmp_path: Path) -> PodmanSubject:
-        return PodmanSubject(
+    def subject(self, podman_engine: PodmanEngine, tmp_path: Path) -> PodmanEngineSubject:
+        return PodmanEngineSubject(
             PodmanFactory(),
             podman_engine.socket,
             tmp_path,
