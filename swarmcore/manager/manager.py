@@ -174,7 +174,8 @@ class Manager:
         is_founder = security.root_with_key is not None
         joined_as, introduced, group = None, {}, ""
         # A new log is locked as the cluster says from its first byte on: no other unlock key would be of use.
-        unlock_key = config.unlock_key if has_state(folder) or config.autolock else security.secret
+        is_given = has_state(folder) or (is_founder and config.autolock)
+        unlock_key = config.unlock_key if is_given else security.secret
         if config.force_new_cluster:
             known = await asyncio.to_thread(read_membership, folder, security.node_id, config.unlock_key)
             others = [each.address for each in known.members.values() if each.node_id != security.node_id]
