@@ -57,10 +57,12 @@ class HealthContract:
     async def test_a_task_that_turns_unhealthy_fails_in_wait_and_is_stopped(self, subject: Subject) -> None:
         async with case_of(subject) as case:
             steps = (BecomeHealthy(), Pause(1.5), BecomeSick(), RunOn())
-            made = await case.started(Program(steps=steps, health=Health(interval=0.3, retries=2)))
+            made = await case.prepared(Program(steps=steps, health=Health(interval=0.3, retries=2)))
 
             error = None
             try:
+                # On a slow machine its healthy time may be over before anybody has seen it.
+                await case.step(made.controller.start, "start of a task that is healthy for some time")
                 await case.step(made.controller.wait, "wait for a task that turns unhealthy")
             except ExitError as raised:
                 error = raised

@@ -24,6 +24,7 @@ from swarmcore.testing.executor_contract.program import (
 from swarmcore.testing.executor_contract.subject import Subject
 
 MANY_LINES = 2000
+TICKS = 100
 LONG_LINE = b"0123456789abcdef" * 1024 * 8
 """128 KiB: longer than what engines and pipes take at once."""
 EVERY_BYTE = bytes(range(256))
@@ -163,16 +164,17 @@ class LogContract:
 
     async def test_a_tail_of_nothing_gives_only_what_is_printed_later(self, subject: Subject) -> None:
         async with case_of(subject) as case:
-            made = await case.started(_says_goodbye())
+            # Whoever begins to read does so at some time that nobody tells: there is always something to come.
+            ticks = [step for number in range(TICKS) for step in (Pause(0.3), Print(b"tick %d\n" % number))]
+            made = await case.started(Program(steps=(READY, *ticks, RunOn())))
+
             nothing = await case.logs(made, LogOptions(tail=0))
-            reading = begin(case.logs(made, LogOptions(tail=0, follow=True)))
-            await asyncio.sleep(0.3)
+            stream = log_source(made.controller).logs(LogOptions(tail=0, follow=True))
+            first = await case.soon(anext(stream), "the first line that is printed after the tail of nothing")
+            await case.soon(close_stream(stream), "closing a stream of output")
 
-            await case.step(made.controller.shutdown, "shutdown")
-
-            got = text_of(await reading)
             assert nothing == [], f"a tail of nothing has lines: {nothing}"
-            assert got == b"goodbye\n", f"followed from the end: {got!r}"
+            assert first.data.startswith(b"tick "), f"followed from the end: {first.data!r}"
 
     async def test_each_line_has_the_time_at_which_it_was_printed(self, subject: Subject) -> None:
         async with case_of(subject) as case:
