@@ -79,15 +79,15 @@ async def leading(folder: Path) -> AsyncIterator[Inside]:
                     raise
                 inside = Inside(opened.result(), address)
                 await until(lambda: bool(inside.manager.replica.term and inside.store.view.cluster))
-                await until(lambda: any(_is_up(node) for node in inside.store.view.node.all()))
+                await until(lambda: any(_is_up(node, HOSTNAME) for node in inside.store.view.node.all()))
             yield inside
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 
 
-def _is_up(node: Node) -> bool:
-    return node.status.state == NodeStatus.READY and node.description.hostname == HOSTNAME
+def _is_up(node: Node, name: str) -> bool:
+    return node.status.state == NodeStatus.READY and node.description.hostname == name
 
 
 @contextlib.contextmanager
@@ -111,7 +111,7 @@ async def until(fact: Callable[[], bool]) -> None:
 
 @contextlib.asynccontextmanager
 async def followers(inside: Inside, folder: Path, count: int) -> AsyncIterator[list[Swarmd]]:
-    """So many more managers, processes of their own, one after another, all voters."""
+    """So many more managers, processes of their own, one after another: voters, with their nodes ready."""
     made: list[Swarmd] = []
     try:
         for _ in range(count):
@@ -119,6 +119,9 @@ async def followers(inside: Inside, folder: Path, count: int) -> AsyncIterator[l
             wanted = inside.voters + 1
             async with asyncio.timeout(JOIN_SECONDS):
                 await until(lambda wanted=wanted: inside.voters >= wanted)  # type: ignore[misc]
+                # A vote comes with the log; what it says is applied, and served, some time later.
+                name = made[-1].folder.name
+                await until(lambda name=name: any(_is_up(node, name) for node in inside.store.view.node.all()))  # type: ignore[misc]
         yield made
     finally:
         for daemon in made:
