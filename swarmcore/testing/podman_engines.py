@@ -39,7 +39,7 @@ def missing_podman() -> str | None:
     """Why no Podman service can be started here; None where one can."""
     if os.geteuid() != 0:
         return "starting a Podman service needs root"
-    for program in ("podman", "runc", "conmon"):
+    for program in ("podman", "runc", "conmon", "catatonit"):
         if shutil.which(program) is None:
             return f"{program} is not installed"
     if not os.access(BUSYBOX, os.X_OK):
