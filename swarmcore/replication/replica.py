@@ -6,16 +6,13 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TypeVar
 
-from swarmcore.api.types_pb2 import RaftMemberStatus
 from swarmcore.clock import Clock, SystemClock
 from swarmcore.errors import (
-    FailedPreconditionError,
     InternalError,
     LostLeadershipError,
     NotLeaderError,
@@ -39,41 +36,37 @@ from swarmcore.raft.effects import (
 )
 from swarmcore.raft.events import (
     Event,
-    FitnessJudged,
-    MembershipProposed,
     Persisted,
     PersistRefused,
     Proposed,
-    ReadDemanded,
     Received,
     Started,
-    StoodStill,
-    Ticked,
     TransferDemanded,
 )
 from swarmcore.raft.machine import Raft
-from swarmcore.raft.membership import Member, Membership, MembershipChange, Move, Promote
+from swarmcore.raft.membership import Member, Membership, MembershipChange
 from swarmcore.raft.messages import InstallSnapshot, Message
 from swarmcore.raft.types import NO_ONE, Entry, Settings, SnapshotMeta
 from swarmcore.replication.applier import Applier, restore
+from swarmcore.replication.changes import Changes
 from swarmcore.replication.disk import Disk, in_thread
 from swarmcore.replication.groups import outlived
 from swarmcore.replication.keys import KeyRing
 from swarmcore.replication.log_file import disk_full
+from swarmcore.replication.pulse import Pulse
+from swarmcore.replication.reads import Reads
+from swarmcore.replication.roll import ManagerMember, Roll
 from swarmcore.replication.snapshot_file import SnapshotReader
 from swarmcore.replication.snapshots import Limits, Snapshots
 from swarmcore.replication.state_folder import State, open_state
-from swarmcore.replication.watchdog import SLOW_SHARE, Watchdog, Work, WriteTimes
+from swarmcore.replication.watchdog import SLOW_SHARE, Watchdog, WriteTimes
 from swarmcore.replication.write_queue import WriteQueue
 from swarmcore.store.store import Store
 
 log = logging.getLogger("swarmcore.replication")
 R = TypeVar("R")
 
-ROOM_CHECK_TICKS = 5
-MEMBERSHIP_SECONDS = 10.0
 READ_SECONDS = 5.0
-READ_AGAIN_SECONDS = 1.0
 HAND_OVER_SECONDS = 2.0
 STUCK_SECONDS = 5.0
 """So long a write waits for a disk that hangs, where nobody else could lead."""
@@ -84,17 +77,6 @@ _SYSTEM_CLOCK = SystemClock()
 
 
 _LIMITS = Limits()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ManagerMember:
-    """One manager, as the membership knows it (`controlapi.cluster_ops.MemberLike`)."""
-
-    raft_id: int
-    node_id: str
-    address: str
-    reachability: int
-    is_leader: bool
 
 
 class Replica:
@@ -109,13 +91,11 @@ class Replica:
     ) -> None:  # fmt: skip
         """Called by `open` alone."""
         self._folder = folder
-        self._store = store
         self.address = address
         """Where this manager is, by its own word."""
         self.heard_at: dict[int, str] = {}
         """Where members say that they are themselves, by id."""
         self._clock = clock
-        self._tick_seconds = tick_seconds
         self._send = send
         self._keys = state.keys
         self._log_file = state.log_file
@@ -171,10 +151,20 @@ class Replica:
         """Writers of entries up to here were told that they don't know: the next ones wait until those are applied."""
         self._term = 0
         self._term_waiters: set[asyncio.Future[None]] = set()
-        self._heard: dict[int, float] = {}
-        """When each member last said something."""
-        self._reads: dict[int, asyncio.Future[int]] = {}
-        self._read_count = 0
+        self._roll = Roll(self._raft, clock, election_seconds)
+        self._reads = Reads(self._step)
+        self._changes = Changes(self._raft, self._applier, self._step, lambda: bool(self._term))
+        self._pulse = Pulse(
+            clock=clock,
+            tick_seconds=tick_seconds,
+            election_seconds=election_seconds,
+            watchdog=self._watchdog,
+            writes=self._writes,
+            applier=self._applier,
+            step=self._step,
+            leads=lambda: bool(self._term),
+            beaten=self._beaten,
+        )
         self._answer: Accept | Refuse | None = None
         self._is_stopped = False
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -279,31 +269,11 @@ class Replica:
 
     def members(self) -> Sequence[ManagerMember]:
         """All managers, by id."""
-        active = self._raft.active_members | self._heard_lately()
-        return [
-            ManagerMember(
-                raft_id=member.id,
-                node_id=member.node_id,
-                address=member.address,
-                reachability=RaftMemberStatus.REACHABLE if member.id in active else RaftMemberStatus.UNREACHABLE,
-                is_leader=member.id == self._raft.leader,
-            )
-            for member in self._raft.membership.members.values()
-        ]
-
-    def _heard_lately(self) -> set[int]:
-        since = self._clock.monotonic() - self.election_seconds
-        return {id for id, heard in self._heard.items() if heard >= since}
+        return self._roll.members()
 
     def who_is_missing(self) -> str:
         """How many managers have to be there for a write, and which ones are silent."""
-        membership, there = self._raft.membership, self._raft.active_members | self._heard_lately()
-        voters = membership.voters
-        silent = [membership.members[id].address for id in voters if id not in there]
-        return (
-            f"{len(voters) // 2 + 1} of {len(voters)} managers must be online; "
-            f"not heard from: {', '.join(silent) or 'none'}"
-        )
+        return self._roll.who_is_missing()
 
     async def wait_leadership_change(self, known: int) -> int:
         """Return the term once it differs from `known`."""
@@ -382,7 +352,7 @@ class Replica:
     def tell(self, event: Event) -> Accept | Refuse | None:
         """Something happened outside: a message came, a member can't be reached. The answer is that to a demand."""
         if isinstance(event, Received):
-            self._heard[event.message.sender] = self._clock.monotonic()
+            self._roll.hears(event.message.sender)
         return self._step(event)
 
     async def change_membership(self, change: MembershipChange) -> None:
@@ -390,21 +360,7 @@ class Replica:
 
         Raises NotLeaderError, FailedPreconditionError, and UnavailableError where no majority agrees in time.
         """
-        try:
-            async with asyncio.timeout(MEMBERSHIP_SECONDS):
-                while self._term and self._raft.membership_index > self._raft.commit:
-                    await self._applier.wait(self._raft.membership_index)
-                await self._propose_membership(change)
-        except TimeoutError:
-            raise UnavailableError("too few managers answered to change the membership: ask again") from None
-
-    async def _propose_membership(self, change: MembershipChange) -> None:
-        answer = self._step(MembershipProposed(change))
-        if not isinstance(answer, Accept):
-            if not self._term:
-                raise NotLeaderError("this manager is not the leader")
-            raise FailedPreconditionError(answer.reason if answer is not None else _STOPPING)
-        await self._applier.expect(answer.index, answer.term, None)
+        await self._changes.make(change)
 
     def reachable(self) -> Sequence[int]:
         """Members that this one hears from, itself included."""
@@ -453,23 +409,9 @@ class Replica:
         """
         try:
             async with asyncio.timeout(READ_SECONDS):
-                await self._applier.wait(await self._read_index())
+                await self._applier.wait(await self._reads.index())
         except TimeoutError:
             raise UnavailableError(f"nobody could confirm the read: {self.who_is_missing()}") from None
-
-    async def _read_index(self) -> int:
-        """The index from which on the read may be answered. Asked for again: what goes to a leader may be lost."""
-        while True:
-            read = self._read_count = self._read_count + 1
-            answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-            self._reads[read] = answer
-            try:
-                self._step(ReadDemanded(read))
-                await asyncio.wait([answer], timeout=READ_AGAIN_SECONDS)
-                if answer.done():
-                    return answer.result()
-            finally:
-                del self._reads[read]
 
     @property
     def keys(self) -> KeyRing:
@@ -492,7 +434,7 @@ class Replica:
     async def run(self) -> None:
         """Drive the machine until cancelled. Raises DiskFailedError when the disk failed: the process has to end."""
         tasks = [
-            asyncio.create_task(self._tick(), name="raft ticks"),
+            asyncio.create_task(self._pulse.run(), name="raft ticks"),
             asyncio.create_task(self._snapshots.run(), name="raft snapshots"),
         ]
         try:
@@ -517,65 +459,12 @@ class Replica:
         if not self._failure.cancel() and not self._failure.cancelled():
             self._failure.exception()
 
-    async def _tick(self) -> None:
-        deadline = self._clock.monotonic()
-        room: asyncio.Task[bool] | None = None
-        try:
-            for number in range(1, 1 << 62):
-                deadline += self._tick_seconds
-                await self._clock.sleep_until(deadline)
-                late = self._clock.monotonic() - deadline
-                if late > 2 * self._tick_seconds:
-                    # The process stood still: ticks in a burst would look like silence of the others.
-                    deadline = self._clock.monotonic()
-                if late > self.election_seconds:
-                    self._stood_still(late)
-                self._watch()
-                self._step(Ticked())
-                if self._term:
-                    self._maybe_promote()
-                if self._writes.is_full and number % ROOM_CHECK_TICKS == 0 and (room is None or room.done()):
-                    # Not waited for: the disk may hang, and time must not.
-                    room = asyncio.create_task(self._writes.check_room(), name="raft room check")
-        finally:
-            if room is not None:
-                room.cancel()
-                await asyncio.wait({room})
-
-    def _stood_still(self, seconds: float) -> None:
-        if self._term:
-            log.warning("this manager stood still for %.1f s while it led: asking the others who leads now", seconds)
-        self._step(StoodStill())
-
-    def _watch(self) -> None:
-        """Tell the machine when this manager can't do what a leader must, and when it can again."""
-        dog = self._watchdog
-        before = dog.why_not
-        why_not = dog.tick(
-            Work(
-                is_writing=self._writes.is_writing,
-                written=self._writes.answered,
-                is_applying=self._applier.is_behind,
-                applied=self._applier.index,
-            )
-        )
-        if bool(before) != bool(why_not):
-            if why_not:
-                log.warning("this manager can't lead now: %s", why_not)
-            else:
-                log.info("this manager can lead again")
-            self._step(FitnessJudged(why_not))
-        if why_not and self._term and dog.stuck_seconds >= STUCK_SECONDS:
+    def _beaten(self) -> None:
+        self._changes.promote()
+        if self._term and self._watchdog.why_not and self._watchdog.stuck_seconds >= STUCK_SECONDS:
             # Alone: others have taken over else.
             self._lost_until = self._raft.log.last_index
             self._applier.lose(self._stuck())
-
-    def _maybe_promote(self) -> None:
-        """Make a learner a voter as soon as it has caught up; the machine refuses it before."""
-        for member in self._raft.membership.members.values():
-            if not member.is_voter:
-                self._step(MembershipProposed(Promote(member.id)))
-                return
 
     def _fail(self, error: BaseException) -> None:
         if not self._failure.done():
@@ -585,9 +474,7 @@ class Replica:
     def _end(self, error: SwarmError) -> None:
         self._set_term(0)
         self._applier.close(error)
-        for read in self._reads.values():
-            if not read.done():
-                read.set_exception(UnavailableError(_STOPPING))
+        self._reads.end(_STOPPING)
 
     # The machine
 
@@ -625,9 +512,9 @@ class Replica:
             case Restore():
                 self._applier.add(effect.after, effect.snapshot)
             case ServeRead():
-                self._answer_read(effect.read, effect.index)
+                self._reads.answer(effect.read, effect.index)
             case RefuseRead():
-                self._answer_read(effect.read, None)
+                self._reads.answer(effect.read, None)
 
     def _on_announce(self, announce: Announce) -> None:
         log.debug("%s in term %d, leader %x", announce.role.value, announce.term, announce.leader)
@@ -640,15 +527,6 @@ class Replica:
                     + self.who_is_missing()
                 )
             )
-
-    def _answer_read(self, read: int, index: int | None) -> None:
-        future = self._reads.get(read)
-        if future is None or future.done():
-            return
-        if index is None:
-            future.set_exception(UnavailableError("no leader could confirm the read: ask again"))
-        else:
-            future.set_result(index)
 
     # The disk
 
@@ -681,10 +559,4 @@ class Replica:
             if not waiter.done():
                 waiter.set_result(None)
         if term:
-            asyncio.get_running_loop().call_soon(self._maybe_note_address)
-
-    def _maybe_note_address(self) -> None:
-        """A manager that was started with another address says so to the others, once it leads."""
-        member = self._raft.membership.members.get(self._raft.id)
-        if self._term and self.address and member is not None and member.address != self.address:
-            self._step(MembershipProposed(Move(member.id, self.address)))
+            asyncio.get_running_loop().call_soon(self._changes.note_address, self.address)

@@ -10,6 +10,7 @@ import pytest
 from swarmcore.api.objects_pb2 import Config
 from swarmcore.errors import UnavailableError
 from swarmcore.raft.messages import Message, ReadRequest
+from swarmcore.replication import reads
 from swarmcore.replication import replica as replica_module
 from swarmcore.testing.manager_group import GroupMember, manager_group
 
@@ -33,7 +34,7 @@ async def test_a_follower_shows_all_that_was_acknowledged_before_it_was_asked(tm
 
 
 async def test_a_question_that_was_lost_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replica_module, "READ_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(reads, "AGAIN_SECONDS", 0.05)
     async with manager_group(tmp_path, 2) as group:
         leader = await group.leader()
         follower = next(member for member in group.members.values() if member is not leader)
@@ -67,5 +68,5 @@ async def test_without_a_majority_a_read_fails_in_time_and_leaves_nothing_behind
             with pytest.raises(UnavailableError, match=r"confirm the read"):
                 await asyncio.wait_for(leader.replica.read_barrier(), 10)
 
-        assert leader.replica._reads == {}
+        assert leader.replica._reads.is_empty
         assert leader.replica._applier._waiters == []
