@@ -38,6 +38,8 @@ class LeaderProxy:
         self._replica = replica
         self._security = security
         self._clock = clock
+        self._led = clock.monotonic()
+        """When there was a leader the last time, as far as `run` saw."""
         self._channel: grpc.aio.Channel | None = None
         self._dialled: tuple[str, int] | None = None
         """The address, and which of this manager's certificates is shown there."""
@@ -55,13 +57,21 @@ class LeaderProxy:
         while True:
             await self._clock.sleep_until(self._clock.monotonic() + WATCH_SECONDS)
             channel, leader = self._channel, self._replica.leader
+            if leader is not None:
+                self._led = self._clock.monotonic()
             dialled, _ = self._dialled or ("", 0)
             if channel is not None and leader is not None and leader.address != dialled:
                 await self._drop(channel)
 
+    def _read_deadline(self) -> float:
+        """Until when a read waits for a leader; not at all where there has been none for so long already."""
+        now = self._clock.monotonic()
+        since = now if self._replica.leader is not None else self._led
+        return max(now, since + READ_PATIENCE_SECONDS)
+
     async def unary(self, method: str, request: bytes, metadata: Metadata, timeout: float | None) -> bytes:
         """The leader's answer. What did nothing at a leader is tried again with the next one, for 4.5 s in all."""
-        deadline = self._clock.monotonic() + (READ_PATIENCE_SECONDS if is_read(method) else LEADER_SECONDS)
+        deadline = self._read_deadline() if is_read(method) else self._clock.monotonic() + LEADER_SECONDS
         while True:
             channel = await self._leader(deadline)
             invoke: Any = channel.unary_unary(method)

@@ -270,6 +270,14 @@ async def test_a_call_at_a_manager_that_hangs_ends_when_another_one_leads(follow
     watching.cancel()
 
 
+async def test_a_read_does_not_wait_where_there_has_been_no_leader_for_long(following: Following) -> None:
+    following.replica.leader = None
+    await following.clock.advance(READ_PATIENCE_SECONDS + 0.1)
+
+    with pytest.raises(NoLeaderError):
+        await following.proxy.unary(READ, b"x", (), None)
+
+
 async def test_a_read_does_not_wait_long_for_a_leader(following: Following) -> None:
     following.replica.leader = None
     call = following.echo(b"x", READ)
