@@ -29,7 +29,7 @@ from swarmcore.replication.snapshot_sender import send_snapshot
 
 log = logging.getLogger("swarmcore.replication")
 
-BATCH_BYTES = 2 * 1024 * 1024
+BATCH_BYTES = 512 * 1024
 CONNECT_SECONDS = 2.0
 WRITE_SECONDS = 5.0
 REFUSALS = (
