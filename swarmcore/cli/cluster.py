@@ -16,9 +16,9 @@ from swarmcore.cli.backup import backup, check
 from swarmcore.cli.command_line import CliError, Group, example, is_any_given, output_option, quiet_option
 from swarmcore.cli.connection import Manager, manager, with_fresh_read
 from swarmcore.cli.external_ca import parse_external_ca
+from swarmcore.cli.flag_types import DURATION, PAIR, Value
 from swarmcore.cli.listing import show_list, shown_as_json
 from swarmcore.cli.lookup import find_cluster
-from swarmcore.cli.service_flags import DURATION, PAIR, Value
 from swarmcore.cli.text import Page, duration, enum_name
 from swarmcore.cli.unlock_key import format_unlock_key
 

@@ -15,6 +15,8 @@ from google.protobuf.message import Message
 
 from swarmcore.cli.text import duration, moment
 
+HIDDEN = "(hidden)"
+
 
 def to_json(value: Any) -> str:
     """Text of a message, or of a list or dict that holds messages."""
@@ -43,6 +45,9 @@ def _message(message: Any) -> Any:
         return message.value
     if name == "google.protobuf.Any":
         return _any(message)
+    if name == "docker.swarmkit.v1.ContainerSpec.PullOptions":
+        # A login to a registry: who reads services is not told the password.
+        return {"registry_auth": HIDDEN if message.registry_auth else ""}
     result = {}
     for field in message.DESCRIPTOR.fields:
         if not field.has_presence or message.HasField(field.name):

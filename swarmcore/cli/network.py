@@ -11,9 +11,9 @@ from swarmcore.api.specs_pb2 import NetworkSpec
 from swarmcore.api.types_pb2 import IPAMConfig
 from swarmcore.cli.command_line import Group, Named, example, output_option, quiet_option
 from swarmcore.cli.connection import manager
+from swarmcore.cli.flag_types import PAIR
 from swarmcore.cli.listing import page_of, show_list, shown_as_json
 from swarmcore.cli.lookup import find_network
-from swarmcore.cli.service_flags import PAIR
 from swarmcore.cli.text import enum_name
 
 Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network

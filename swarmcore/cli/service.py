@@ -73,8 +73,14 @@ def command() -> None:
     help="A container, or a plain process on nodes with the process executor.",
 )
 @service_flags()
-@_attach_flag("--secret", "A secret to give to the tasks as a file. Repeatable.")
-@_attach_flag("--config", "A config to give to the tasks as a file. Repeatable.")
+@_attach_flag(
+    "--secret",
+    "A secret to give to the tasks as a file; also source=NAME,target=PATH,uid=0,gid=0,mode=0400. Repeatable.",
+)
+@_attach_flag(
+    "--config",
+    "A config to give to the tasks as a file; also source=NAME,target=PATH,uid=0,gid=0,mode=0400. Repeatable.",
+)
 @wait_option
 def create(mode: str, runtime: str, wait: bool, **given: Any) -> None:
     """Create a service and print its id."""

@@ -12,9 +12,8 @@ from swarmcore.cli.connection import Manager
 from swarmcore.cli.lookup import find_config, find_network, find_secret
 from swarmcore.cli.process_flags import KIND, apply_process
 from swarmcore.cli.service_flags import apply_container, apply_flags
-from swarmcore.cli.service_values import attachment
+from swarmcore.cli.service_values import Attachment, attachment
 
-FILE_MODE = 0o444
 Given = Mapping[str, Any]
 
 
@@ -66,17 +65,17 @@ def _edit_container(to: Manager, container: ContainerSpec, given: Given) -> None
         _detach(container.secrets, "secret", text)
     for text in given.get("rm_config", ()):
         _detach(container.configs, "config", text)
-    for name, target in _attachments("secret", [*given.get("secret", ()), *given.get("add_secret", ())]):
-        secret = find_secret(to, name)
+    for wanted in _attachments("secret", [*given.get("secret", ()), *given.get("add_secret", ())]):
+        secret = find_secret(to, wanted.name)
         found = secret.spec.annotations.name
         reference = SecretReference(secret_id=secret.id, secret_name=found)
-        reference.file.CopyFrom(_file(found if target == name else target))
+        reference.file.CopyFrom(_file(wanted, found))
         _add(container.secrets, reference)
-    for name, target in _attachments("config", [*given.get("config", ()), *given.get("add_config", ())]):
-        config = find_config(to, name)
+    for wanted in _attachments("config", [*given.get("config", ()), *given.get("add_config", ())]):
+        config = find_config(to, wanted.name)
         found = config.spec.annotations.name
         attached = ConfigReference(config_id=config.id, config_name=found)
-        attached.file.CopyFrom(_file(found if target == name else target))
+        attached.file.CopyFrom(_file(wanted, found))
         _add(container.configs, attached)
     for capability in given.get("add_capability", ()):
         _move(capability, container.capability_drop, container.capability_add)
@@ -84,11 +83,13 @@ def _edit_container(to: Manager, container: ContainerSpec, given: Given) -> None
         _move(capability, container.capability_add, container.capability_drop)
 
 
-def _file(target: str) -> FileTarget:
-    return FileTarget(name=target, uid="0", gid="0", mode=FILE_MODE)
+def _file(wanted: Attachment, found: str) -> FileTarget:
+    """`found` is its name, where what was typed may be its id."""
+    target = found if wanted.target == wanted.name else wanted.target
+    return FileTarget(name=target, uid=wanted.uid, gid=wanted.gid, mode=wanted.mode)
 
 
-def _attachments(kind: str, texts: Iterable[str]) -> list[tuple[str, str]]:
+def _attachments(kind: str, texts: Iterable[str]) -> list[Attachment]:
     try:
         return [attachment(text) for text in texts]
     except ValueError as error:

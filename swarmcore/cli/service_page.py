@@ -11,6 +11,7 @@ from swarmcore.api.objects_pb2 import Service, Task
 from swarmcore.api.specs_pb2 import ContainerSpec, ServiceSpec, TaskSpec
 from swarmcore.api.types_pb2 import Mount, PortConfig, Resources, RestartPolicy, UpdateConfig, UpdateStatus
 from swarmcore.cli.connection import Manager
+from swarmcore.cli.container_page import add_settings
 from swarmcore.cli.lookup import Names
 from swarmcore.cli.task_table import command_line, process_of, runs, task_table
 from swarmcore.cli.text import Page, ago, cpus, duration, enum_name, memory
@@ -123,6 +124,11 @@ def _add_generic(page: Page, task: TaskSpec) -> None:
         _add_words(page, process)
         page.add("User", process.user)
         page.add("Dir", process.dir)
+        page.add("Stop Signal", process.stop_signal)
+        if process.HasField("stop_grace_seconds"):
+            page.add("Stop Grace", f"{process.stop_grace_seconds:g}s")
+        if process.health.command:
+            page.add("Health Check", command_line(process.health.command))
 
 
 def _add_words(page: Page, spec: Any) -> None:
@@ -144,6 +150,7 @@ def add_container(page: Page, container: ContainerSpec) -> None:
         page.add("Capabilities", " ".join(container.capability_add))
     if container.capability_drop:
         page.add("Dropped", " ".join(container.capability_drop))
+    add_settings(page, container)
     if container.ulimits:
         page.listing("Ulimits", [f"{each.name}={each.soft}:{each.hard}" for each in container.ulimits])
 

@@ -6,6 +6,7 @@ Pure. Every refusal is a ValueError whose text completes the sentence "invalid v
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from swarmcore.api.specs_pb2 import ContainerSpec
 from swarmcore.api.types_pb2 import Mount, PlacementPreference, PortConfig, SpreadOver
@@ -117,9 +118,47 @@ def spread(text: str) -> PlacementPreference:
     return PlacementPreference(spread=SpreadOver(spread_descriptor=descriptor))
 
 
-def attachment(text: str) -> tuple[str, str]:
-    """Read `name[:target]` of a secret or config; the target is the name where none is given."""
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A secret or config by its name, and the file that it becomes."""
+
+    name: str
+    target: str
+    uid: str = "0"
+    gid: str = "0"
+    mode: int = 0o444
+
+
+def attachment(text: str) -> Attachment:
+    """Read `name[:target]`, or `source=name,target=path,uid=0,gid=0,mode=0440`; the target is the name by default."""
+    if "=" in text and ("," in text or text.partition("=")[0] in ("source", "src")):
+        return _long_attachment(text)
     name, colon, target = text.partition(":")
     if not name or (colon and not target):
         raise ValueError(f"{text!r} is not a name with a target (write it like password, or password:/run/pw)")
-    return name, target or name
+    return Attachment(name, target or name)
+
+
+def _long_attachment(text: str) -> Attachment:
+    found: dict[str, str] = {}
+    for word in text.split(","):
+        key, equals, value = word.partition("=")
+        key = {"src": "source", "dst": "target", "destination": "target"}.get(key, key)
+        if not equals or not value or key not in ("source", "target", "uid", "gid", "mode"):
+            raise ValueError(f"{text!r} has {word!r}: there are source, target, uid, gid and mode")
+        found[key] = value
+    if "source" not in found:
+        raise ValueError(f"{text!r} has no source (write it like source=password,target=/run/pw,mode=0400)")
+    for key in ("uid", "gid"):
+        if not re.fullmatch(r"\d{1,10}", found.get(key, "0"), re.ASCII):
+            raise ValueError(f"{text!r} has the {key} {found[key]!r}: it must be a number")
+    mode = found.get("mode", "0444")
+    if not re.fullmatch(r"[0-7]{1,5}", mode):
+        raise ValueError(f"{text!r} has the mode {mode!r}: it is octal, like 0440")
+    return Attachment(
+        found["source"],
+        found.get("target", found["source"]),
+        found.get("uid", "0"),
+        found.get("gid", "0"),
+        int(mode, 8),
+    )
