@@ -6,11 +6,12 @@ import asyncio
 import logging
 import platform
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from swarmcore.agent.steps import text_of
 from swarmcore.api.types_pb2 import GenericResource, NodeDescription, NodeTLSInfo
+from swarmcore.plugin.abilities import PLUGIN_TYPE
 from swarmcore.plugin.executor import Executor
 
 log = logging.getLogger("swarmcore.agent")
@@ -39,8 +40,8 @@ def merge(
         break
     plugins = {(EXECUTOR_PLUGIN, runtime) for runtime in described} or {(EXECUTOR_PLUGIN, NO_RUNTIME)}
     labels: dict[str, str] = {}
-    for description in described.values():
-        plugins.update((plugin.type, plugin.name) for plugin in description.engine.plugins)
+    for runtime, description in described.items():
+        plugins.update(_plugins(runtime, description))
         for key, value in description.engine.labels.items():
             labels.setdefault(key, value)
         merged.engine.engine_version = merged.engine.engine_version or description.engine.engine_version
@@ -61,6 +62,13 @@ def merge(
     if tls_info.ByteSize():
         merged.tls_info.CopyFrom(tls_info)
     return merged
+
+
+def _plugins(runtime: str, description: NodeDescription) -> Iterator[tuple[str, str]]:
+    """The executor's engine plugins; its abilities with the runtime that they are for."""
+    for plugin in description.engine.plugins:
+        name = f"{runtime}:{plugin.name}" if plugin.type == PLUGIN_TYPE else plugin.name
+        yield plugin.type, name
 
 
 class Describer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import click
 
 from swarmcore.api import control_pb2 as pb
@@ -13,6 +15,9 @@ from swarmcore.cli.lookup import Names
 from swarmcore.cli.node import node_state
 from swarmcore.cli.task_table import runs, task_table
 from swarmcore.cli.text import Page, cpus, enum_name, memory
+from swarmcore.plugin.abilities import PLUGIN_TYPE, stated
+
+EXECUTOR_PLUGIN = "swarmcore/executor"
 
 
 def show(to: Manager, node: Node, *, every: bool, as_json: bool) -> None:
@@ -25,7 +30,8 @@ def show(to: Manager, node: Node, *, every: bool, as_json: bool) -> None:
     if as_json:
         from swarmcore.cli.jsonview import plain, to_json
 
-        click.echo(to_json({**plain(node), "tasks": tasks}))
+        executors = [each.as_json() for each in executors_of(node)]
+        click.echo(to_json({**plain(node), "executors": executors, "tasks": tasks}))
         return
     click.echo(node_page(node))
     if tasks:
@@ -74,11 +80,50 @@ def _add_description(page: Page, node: Node) -> None:
     plugins: dict[str, list[str]] = {}
     for plugin in description.engine.plugins:
         plugins.setdefault(plugin.type, []).append(plugin.name)
+    executors = executors_of(node)
+    if executors:
+        with page.section("Executors"):
+            for executor in executors:
+                page.add(executor.runtime, executor.text)
+    plugins.pop(EXECUTOR_PLUGIN, None)
+    plugins.pop(PLUGIN_TYPE, None)
     if plugins:
         page.listing("Plugins", {kind: ", ".join(sorted(names)) for kind, names in plugins.items()})
     page.add("Engine Version", description.engine.engine_version)
     if description.engine.labels:
         page.listing("Engine Labels", dict(description.engine.labels))
+
+
+@dataclass(frozen=True, slots=True)
+class NodeExecutor:
+    """Tasks of one runtime that a node takes, and what its executor can do for them; None where it does not say."""
+
+    runtime: str
+    abilities: frozenset[str] | None
+    is_stock: bool = False
+
+    @property
+    def text(self) -> str:
+        if self.abilities is None:
+            return "whatever a stock engine can do" if self.is_stock else "does not say what it can do"
+        return ", ".join(sorted(self.abilities)) or "runs its tasks, and no more"
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "runtime": self.runtime,
+            "abilities": None if self.abilities is None else sorted(self.abilities),
+            "stock_engine": self.is_stock,
+        }
+
+
+def executors_of(node: Node) -> list[NodeExecutor]:
+    """By runtime; none where the node has not described itself yet, or runs no tasks."""
+    if not node.HasField("description") or not node.description.HasField("engine"):
+        return []
+    runtimes = sorted(plugin.name for plugin in node.description.engine.plugins if plugin.type == EXECUTOR_PLUGIN)
+    if not runtimes:
+        return [NodeExecutor("container", None, is_stock=True)]
+    return [NodeExecutor(name, stated(node.description, name)) for name in runtimes if name != "none"]
 
 
 def generic_text(resources: Resources) -> str:

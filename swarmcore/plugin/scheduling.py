@@ -105,18 +105,27 @@ class ClusterView(Protocol):
 Check: TypeAlias = Callable[[NodeView], bool]
 
 
+@dataclass(frozen=True, slots=True)
+class Reasoned:
+    """An answer with a reason of its own, from a filter that removes nodes of each group for another reason."""
+
+    answer: Mask | Check
+    explain: Callable[[int], str]
+    """In place of the filter's own."""
+
+
 class Filter(Protocol):
     """Removes nodes. Static filters run once for a group; dynamic ones again on a node just placed on."""
 
     name: str
     """Capability `filter/<name>`."""
     order: int
-    """Lower first; ties by name. The bundled ones: resource 100, plugin 200, constraint 300, platform 400,
+    """Lower first; ties by name. The bundled ones: ability 50, resource 100, plugin 200, constraint 300, platform 400,
     host-port 500, max-replicas 600."""
     dynamic: bool
     """Its answer can change when a task is placed on the node."""
 
-    def prepare(self, group: TaskGroup, view: ClusterView) -> Mask | Check | None:
+    def prepare(self, group: TaskGroup, view: ClusterView) -> Mask | Check | Reasoned | None:
         """None where the filter does not apply to the group, else what passes."""
         ...
 

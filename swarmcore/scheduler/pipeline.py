@@ -8,7 +8,7 @@ from time import perf_counter
 
 from swarmcore.plugin.health import Breaker, Guard, Meter, PluginFailingError, one_line
 from swarmcore.plugin.plugin_set import PluginSet
-from swarmcore.plugin.scheduling import Check, Filter, Mask, TaskGroup
+from swarmcore.plugin.scheduling import Check, Filter, Mask, NodeView, Reasoned, TaskGroup
 from swarmcore.scheduler.needs import missing_filters
 from swarmcore.scheduler.node_state import NodeState
 from swarmcore.scheduler.view import View
@@ -65,16 +65,24 @@ def _step(each: Filter, group: TaskGroup, view: View, meter: Meter) -> Step | No
     if answer is None:
         return None
     step = Step(explain=each.explain, is_dynamic=each.dynamic, meter=meter)
+    if isinstance(answer, Reasoned):
+        step.explain, answer = answer.explain, answer.answer
     if not isinstance(answer, int):
         if not callable(answer):
             raise TypeError(f"prepare returned {type(answer).__name__}, neither a mask nor a check nor None")
         step.check = answer
     elif each.dynamic:
         # A mask can't follow what is placed: ask again for each node.
-        step.check = lambda node: bool((each.prepare(group, view) or 0) >> node.index & 1)  # type: ignore[operator]
+        step.check = lambda node: _masked(each.prepare(group, view), node)
     else:
         step.mask = answer
     return step
+
+
+def _masked(answer: Mask | Check | Reasoned | None, node: NodeView) -> bool:
+    if isinstance(answer, Reasoned):
+        answer = answer.answer
+    return bool((answer or 0) >> node.index & 1)  # type: ignore[operator]
 
 
 @dataclass(slots=True)

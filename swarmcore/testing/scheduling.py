@@ -21,7 +21,7 @@ from swarmcore.api.specs_pb2 import NodeSpec, TaskSpec
 from swarmcore.api.types_pb2 import NodeStatus, TaskState, Version
 from swarmcore.plugin.capabilities import KINDS
 from swarmcore.plugin.plugin_set import PluginSet
-from swarmcore.plugin.scheduling import Check, Filter, Mask, NodeView, PlacingStrategy, Strategy, TaskGroup
+from swarmcore.plugin.scheduling import Check, Filter, Mask, NodeView, PlacingStrategy, Reasoned, Strategy, TaskGroup
 from swarmcore.scheduler.backlog import runtime_of
 from swarmcore.scheduler.node_state import NodeState
 from swarmcore.scheduler.view import View
@@ -146,9 +146,11 @@ def book(view: View, node: NodeView, group: TaskGroup, id: str) -> None:
     view.book(id, group.service_id, state, view.footprint(group.sample))
 
 
-def passing(answer: Mask | Check | None, view: View) -> list[str]:
+def passing(answer: Mask | Check | Reasoned | None, view: View) -> list[str]:
     """The ids of the nodes that a filter's answer lets through, by index."""
     nodes = view.select(view.all)
+    if isinstance(answer, Reasoned):
+        answer = answer.answer
     if answer is None:
         return [node.id for node in nodes]
     if isinstance(answer, int):
@@ -201,6 +203,8 @@ class FilterContract:
         each = self.make_filter()
 
         answer = each.prepare(self.make_group(), self.make_view())
+        if isinstance(answer, Reasoned):
+            answer = answer.answer
 
         assert not (each.dynamic and isinstance(answer, int)), "a dynamic filter must return a check, not a mask"
 
@@ -219,6 +223,8 @@ class FilterContract:
         view.remove_node(view.select(view.all)[0].id)
 
         answer = self.make_filter().prepare(self.make_group(), view)
+        if isinstance(answer, Reasoned):
+            answer = answer.answer
 
         if isinstance(answer, int):
             assert answer & ~view.all == 0

@@ -9,6 +9,7 @@ import pytest
 
 from swarmcore.agent.description import Describer, merge
 from swarmcore.api.types_pb2 import GenericResource, NodeDescription, NodeTLSInfo
+from swarmcore.plugin import abilities
 from swarmcore.plugin.executor import Executor, TemporaryError
 from swarmcore.testing.executors import FakeExecutor
 
@@ -48,6 +49,19 @@ def test_several_executors_make_one_description() -> None:
         ("swarmcore/executor", "container"),
         ("swarmcore/executor", "process"),
     ]
+
+
+def test_abilities_are_told_for_the_runtime_that_they_are_for() -> None:
+    engine, processes = docker(), plain()
+    abilities.state(engine, ["secrets", "logs"])
+    abilities.state(processes, [])
+
+    description = merged({"container": engine, "process": processes, "other": plain()})
+
+    assert ("swarmcore/abilities", "container:logs,secrets") in plugins_of(description)
+    assert abilities.stated(description, "container") == frozenset({"logs", "secrets"})
+    assert abilities.stated(description, "process") == frozenset()
+    assert abilities.stated(description, "other") is None
 
 
 def test_a_node_without_executors_is_no_stock_engine() -> None:

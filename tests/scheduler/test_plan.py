@@ -16,7 +16,7 @@ from swarmcore.api.objects_pb2 import Task
 from swarmcore.api.specs_pb2 import NodeSpec, TaskSpec
 from swarmcore.api.types_pb2 import NodeStatus, PortConfig, TaskState
 from swarmcore.plugin.plugin_set import PluginSet
-from swarmcore.plugin.scheduling import Check, ClusterView, NodeView, TaskGroup
+from swarmcore.plugin.scheduling import Check, ClusterView, Mask, NodeView, Reasoned, TaskGroup
 from swarmcore.scheduler.backlog import Backlog
 from swarmcore.scheduler.decision import Assign, Decision, Report
 from swarmcore.scheduler.plan import plan
@@ -257,6 +257,26 @@ def test_a_runtime_goes_only_where_an_executor_for_it_is() -> None:
     assert nodes_of(decide(make_view(nodes, (), WEB), waiting(2))) == ["stock", "stock"]
     assert reasons(decide(make_view(nodes[:1], (), WEB), waiting(1, spec))) == [
         "no suitable node (no executor for 'process' tasks on 1 node)"
+    ]
+
+
+class _PickyFilter:
+    """Removes a node for a reason that only the group tells."""
+
+    name, order, dynamic = "picky", 10, False
+
+    def prepare(self, group: TaskGroup, view: ClusterView) -> Reasoned:
+        return Reasoned(Mask(view.all & ~1), lambda nodes: f"{group.service_id} likes {nodes} less")
+
+    def explain(self, nodes: int) -> str:
+        return "not like this"
+
+
+def test_a_filter_may_give_a_reason_for_each_group() -> None:
+    plugins = make_plugins(filters=[_PickyFilter()], strategies=[SpreadStrategy()])
+
+    assert reasons(decide(make_view([make_node("a")], (), WEB), waiting(1), plugins)) == [
+        "no suitable node (web likes 1 less)"
     ]
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from swarmcore_node_filters import swarmcore_scheduler_filters
+from swarmcore_node_filters.abilities import AbilityFilter
 from swarmcore_node_filters.engine_plugins import PluginFilter
 from swarmcore_node_filters.host_ports import HostPortFilter
 from swarmcore_node_filters.max_replicas import MaxReplicasFilter
@@ -11,8 +14,10 @@ from swarmcore_node_filters.platforms import PlatformFilter
 from swarmcore_node_filters.resources import ResourceFilter
 
 from swarmcore.api.objects_pb2 import Node, Task
-from swarmcore.api.specs_pb2 import TaskSpec
-from swarmcore.api.types_pb2 import Mount, PortConfig, TaskState
+from swarmcore.api.process_pb2 import ProcessHealth, ProcessSpec
+from swarmcore.api.specs_pb2 import ContainerSpec, TaskSpec
+from swarmcore.api.types_pb2 import Mount, PortConfig, ResourceType, TaskState
+from swarmcore.plugin.abilities import ABILITIES
 from swarmcore.plugin.scheduling import Filter, NodeView, TaskGroup
 from swarmcore.scheduler.view import View
 from swarmcore.testing.scheduling import FilterContract, make_group, make_node, make_task, make_view, passing
@@ -54,6 +59,135 @@ class TestResourceFilter(FilterContract):
 
     def expected(self, node: NodeView, group: TaskGroup) -> bool:
         return node.id in ("roomy", "named")
+
+
+ALL = ",".join(ABILITIES)
+
+
+class TestAbilityFilter(FilterContract):
+    def make_filter(self) -> Filter:
+        return AbilityFilter()
+
+    def make_group(self) -> TaskGroup:
+        spec = TaskSpec()
+        spec.container.secrets.add()
+        spec.resources.limits.memory_bytes = 1
+        return make_group(spec)
+
+    def make_view(self) -> View:
+        nodes = [
+            make_node("stock"),
+            make_node("silent", plugins=[("swarmcore/executor", "container")]),
+            able("all", f"container:{ALL}", "process:logs"),
+            able("no-limits", "container:secrets,logs"),
+            able("nothing", "container:"),
+            able("other", f"process:{ALL}", "containers:"),
+        ]
+        return make_view(nodes)
+
+    def expected(self, node: NodeView, group: TaskGroup) -> bool:
+        return node.id not in ("no-limits", "nothing")
+
+
+def able(id: str, *abilities: str) -> Node:
+    return make_node(id, plugins=[("swarmcore/abilities", each) for each in abilities])
+
+
+def test_what_is_missing_is_named() -> None:
+    spec = TaskSpec()
+    spec.container.secrets.add()
+    spec.container.configs.add()
+    spec.container.ulimits.add()
+    view = make_view([able("a", "container:ulimits,configs"), able("b", "container:ulimits,secrets")])
+
+    answer = AbilityFilter().prepare(make_group(spec), view)
+
+    assert answer is not None
+    assert answer.explain(2) == "executor without configs, secrets on 2 nodes"
+
+
+def needing(ability: str) -> Task:
+    """A task that needs this and nothing else."""
+    task = make_task("t")
+    spec, container = task.spec, task.spec.container
+    match ability:
+        case "healthcheck":
+            container.healthcheck.test.extend(["CMD", "true"])
+        case "secrets":
+            container.secrets.add()
+        case "configs":
+            container.configs.add()
+        case "mounts":
+            container.mounts.add(type=Mount.TMPFS)
+        case "cluster-volumes":
+            container.mounts.add(type=Mount.CLUSTER)
+        case "networks":
+            spec.networks.add()
+        case "host-ports":
+            task.endpoint.ports.add(publish_mode=PortConfig.HOST)
+        case "ingress-ports":
+            task.endpoint.ports.add(publish_mode=PortConfig.INGRESS)
+        case "limits":
+            spec.resources.limits.nano_cpus = 1
+        case "pids-limit":
+            container.pidsLimit = 1
+        case "swap":
+            spec.resources.swap_bytes.value = 0
+        case "ulimits":
+            container.ulimits.add()
+        case "sysctls":
+            container.sysctls["a"] = "b"
+        case "privileges":
+            container.capability_add.append("ALL")
+        case "log-drivers":
+            spec.log_driver.name = "gelf"
+        case "isolation":
+            container.isolation = ContainerSpec.ISOLATION_HYPERV
+    return task
+
+
+@pytest.mark.parametrize("ability", sorted(set(ABILITIES) - {"logs", "exec", "stats"}))
+def test_each_ability_is_asked_for_by_a_task_that_needs_it(ability: str) -> None:
+    group = make_group(sample=needing(ability))
+    others = ",".join(set(ABILITIES) - {ability})
+    view = make_view([able("able", f"container:{ability}"), able("unable", f"container:{others}")])
+
+    assert passing(AbilityFilter().prepare(group, view), view) == ["able"]
+
+
+def test_a_health_check_that_is_switched_off_needs_nothing() -> None:
+    task = make_task("t")
+    task.spec.container.healthcheck.test.append("NONE")
+
+    assert AbilityFilter().prepare(make_group(sample=task), make_view([])) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "needed"),
+    [
+        (lambda spec: spec.resource_references.add(resource_type=ResourceType.SECRET), "secrets"),
+        (lambda spec: spec.resource_references.add(resource_type=ResourceType.CONFIG), "configs"),
+        (lambda spec: spec.generic.payload.Pack(ProcessSpec(health=ProcessHealth(command=["x"]))), "healthcheck"),
+    ],
+)
+def test_a_generic_runtime_needs_abilities_of_its_own_executor(
+    change: Callable[[TaskSpec], object], needed: str
+) -> None:
+    spec = TaskSpec()
+    spec.generic.kind = "process"
+    change(spec)
+    view = make_view([able("able", f"process:{needed}", "container:"), able("unable", "process:logs")])
+
+    assert passing(AbilityFilter().prepare(make_group(spec), view), view) == ["able"]
+
+
+def test_a_payload_that_is_broken_is_the_executors_to_refuse() -> None:
+    spec = TaskSpec()
+    spec.generic.kind = "process"
+    spec.generic.payload.Pack(ProcessSpec())
+    spec.generic.payload.value = b"\xff\xff"
+
+    assert AbilityFilter().prepare(make_group(spec), make_view([])) is None
 
 
 class TestPlatformFilter(FilterContract):
@@ -173,7 +307,7 @@ def test_no_log_driver_asks_for_nothing(driver: str) -> None:
 
 
 def test_they_explain_themselves_in_the_words_of_swarmkit() -> None:
-    filters = swarmcore_scheduler_filters()
+    filters = swarmcore_scheduler_filters()[1:]
 
     assert [each.explain(1) for each in filters] == [
         "insufficient resources on 1 node",

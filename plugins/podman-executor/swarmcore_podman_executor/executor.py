@@ -9,7 +9,7 @@ from typing import Any
 
 from swarmcore.api.objects_pb2 import Node, Task
 from swarmcore.api.types_pb2 import NodeDescription
-from swarmcore.plugin import containers
+from swarmcore.plugin import abilities, containers
 from swarmcore.plugin.executor import Controller, Dependencies, Executor, HostInfo, TemporaryError
 from swarmcore.plugin.task_files import MemoryFolder
 from swarmcore_podman_executor import spec
@@ -86,4 +86,14 @@ def node_description(info: dict[str, Any]) -> NodeDescription:
     }
     for kind, name in sorted(found):
         description.engine.plugins.add(type=kind, name=name)
+    abilities.state(description, _abilities(host.get("cgroupControllers")))
     return description
+
+
+def _abilities(controllers: list[str] | None) -> frozenset[str]:
+    """A rootless engine has the cgroup controllers that its user was given."""
+    missing: set[str] = set()
+    for controller, needing in (("cpu", {"limits"}), ("memory", {"limits", "swap"}), ("pids", {"pids-limit"})):
+        if controller not in (controllers or ()):
+            missing |= needing
+    return abilities.CONTAINERS - missing

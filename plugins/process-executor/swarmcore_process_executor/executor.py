@@ -11,11 +11,14 @@ from weakref import WeakSet
 
 from swarmcore.api.objects_pb2 import Node, Task
 from swarmcore.api.types_pb2 import NodeDescription
+from swarmcore.plugin import abilities
 from swarmcore.plugin.executor import Controller, Dependencies, Executor
 from swarmcore_process_executor.controller import ProcessController
 from swarmcore_process_executor.record import Noter
 
 THREADS = 4
+ABILITIES = frozenset({"logs", "exec", "stats", "healthcheck", "host-ports"})
+"""`spec.py` refuses what is not among them."""
 
 
 class ProcessExecutor(Executor):
@@ -35,6 +38,7 @@ class ProcessExecutor(Executor):
         description.platform.architecture = platform.machine()
         description.resources.nano_cpus = len(os.sched_getaffinity(0)) * 1_000_000_000
         description.resources.memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        abilities.state(description, ABILITIES)
         return description
 
     async def configure(self, node: Node) -> None:
