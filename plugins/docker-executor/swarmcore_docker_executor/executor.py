@@ -8,7 +8,7 @@ from typing import Any
 
 from swarmcore.api.objects_pb2 import Node, Task
 from swarmcore.api.types_pb2 import NodeDescription
-from swarmcore.plugin import containers
+from swarmcore.plugin import abilities, containers
 from swarmcore.plugin.executor import Controller, Dependencies, Executor, HostInfo, TemporaryError
 from swarmcore.plugin.task_files import MemoryFolder
 from swarmcore_docker_executor import spec
@@ -93,6 +93,7 @@ def node_description(info: dict[str, Any], plugins: list[dict[str, Any]]) -> Nod
         description.engine.labels[key] = value
     for kind, name in sorted(set(_engine_plugins(info)) | set(_managed_plugins(plugins))):
         description.engine.plugins.add(type=kind, name=name)
+    abilities.state(description, abilities.CONTAINERS)
     return description
 
 
