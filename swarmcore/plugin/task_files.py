@@ -95,8 +95,8 @@ class _Payloads:
 def _file(target: FileTarget, name: str, folder: str, data: bytes) -> File:
     """A relative target is below `folder`."""
     path = PurePosixPath(target.name or name)
-    if ".." in path.parts:
-        raise TaskRejectedError(f"target {target.name!r} leaves its folder; use a path without '..'")
+    if ".." in path.parts or "\0" in str(path) or not path.name:
+        raise TaskRejectedError(f"target {str(path)!r} leaves its folder; use the path of a file without '..'")
     return File(
         target=str(PurePosixPath(folder) / path),
         data=data,

@@ -32,6 +32,13 @@ cgroup_manager = "cgroupfs"
 runtime = "runc"
 """
 """As root in a restricted virtual machine crun refuses hybrid cgroups, and nobody may raise the limits."""
+REGISTRY_PORT = 5000
+"""Of the one registry on loopback that may speak without TLS."""
+REGISTRIES = f"""\
+[[registry]]
+location = "127.0.0.1:{REGISTRY_PORT}"
+insecure = true
+"""
 _numbers = itertools.count(os.getpid() % 200)
 
 
@@ -72,7 +79,11 @@ class PodmanEngine:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "CONTAINERS_CONF": str(self.folder / "containers.conf")}
+        return {
+            **os.environ,
+            "CONTAINERS_CONF": str(self.folder / "containers.conf"),
+            "CONTAINERS_REGISTRIES_CONF": str(self.folder / "registries.conf"),
+        }
 
     def podman(self, *arguments: str, stdin: bytes | None = None, check: bool = True, timeout: float = 60) -> str:
         """Run podman on this engine's folders, also while its service is away, and return what it printed."""
@@ -125,6 +136,7 @@ class PodmanEngine:
         """Start the service, again where it ran before, and wait until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "containers.conf").write_text(CONFIGURATION)
+        (self.folder / "registries.conf").write_text(REGISTRIES)
         self.socket.unlink(missing_ok=True)
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(

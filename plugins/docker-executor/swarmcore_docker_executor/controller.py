@@ -86,7 +86,9 @@ class DockerController(Controller):
 
     async def prepare(self) -> None:
         node = self._node()
-        request = spec.create_request(containers.expanded(self._task, node), api=self._engine.api)
+        request = spec.create_request(
+            containers.expanded(self._task, node), api=self._engine.api, host=self._engine.host
+        )
         await self._settle()
         container = self._task.spec.container
         await self._images.fetch(container.image, container.pull_options.registry_auth)

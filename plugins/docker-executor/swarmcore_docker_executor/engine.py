@@ -18,6 +18,7 @@ from swarmcore.errors import ConfigurationError
 from swarmcore.plugin.engine_exec import EngineApi
 from swarmcore.plugin.executor import ExecutorError, TemporaryError
 from swarmcore.plugin.threads import Threads
+from swarmcore_docker_executor.host import Host
 from swarmcore_docker_executor.sockets import new_client
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ class Engine:
     def __init__(self, address: str, api_version: str, threads: Threads | None = None) -> None:
         self.address = address
         self.api_version = api_version
+        self.host = Host()
         self.http = EngineApi(address, f"/v{api_version}")
         """For requests that need no thread."""
         self._threads = threads if threads is not None else Threads(THREADS, "docker")
@@ -52,7 +54,7 @@ class Engine:
 
     @classmethod
     async def connect(cls, address: str) -> Engine:
-        """Ask the engine for its API version; raises ConfigurationError where it does not answer."""
+        """Ask the engine for its API version and its host; raises ConfigurationError where it does not answer."""
 
         def version() -> str:
             client = new_client(address, LOWEST_API, CONNECT_SECONDS)
@@ -61,10 +63,14 @@ class Engine:
             finally:
                 client.close()
 
-        threads = Threads(THREADS, "docker")
+        engine = cls(address, LOWEST_API)
         try:
-            return cls(address, await threads.run(version), threads)
-        except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+            engine.api_version = await engine.run(version)
+            engine.http = EngineApi(address, f"/v{engine.api_version}")
+            engine.host = Host.of(await engine.call("GET", "/info", timeout=CONNECT_SECONDS) or {})
+            return engine
+        except (docker.errors.DockerException, requests.RequestException, OSError, ExecutorError) as error:
+            await engine.aclose()
             raise ConfigurationError(
                 f"no Docker engine answers at {address!r} ({reason_of(error)}); start it or change --engine-addr"
             ) from error

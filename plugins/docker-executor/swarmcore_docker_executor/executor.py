@@ -50,7 +50,7 @@ class DockerExecutor(Executor):
         self._node = node
 
     async def controller(self, task: Task, dependencies: Dependencies) -> Controller:
-        spec.refuse_unsupported(task, self._engine.api)
+        spec.refuse_unsupported(task, self._engine.api, self._engine.host)
         if self._node is not None:
             # A field that no template can name is refused before anything is made or fetched.
             containers.expanded(task, self._node)

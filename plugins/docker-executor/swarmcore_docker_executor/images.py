@@ -9,6 +9,7 @@ import requests
 
 from swarmcore.plugin.executor import TaskRejectedError, TemporaryError
 from swarmcore.plugin.image_pulls import ImagePulls
+from swarmcore.plugin.pull_failures import pull_failure
 from swarmcore_docker_executor.engine import Engine, EngineError, message_of, reason_of
 
 
@@ -41,12 +42,12 @@ class Images(ImagePulls):
                 timeout=(10, 300),
             )
             if response.status_code >= 400:
-                raise EngineError(response.status_code, message_of(response))
+                raise EngineError(response.status_code, pull_failure(image, message_of(response)))
             # The answer is 200 even when the pull fails: the error is a line of the stream.
             for line in response.iter_lines():
                 told = json.loads(line) if line else {}
                 if "error" in told:
-                    raise EngineError(500, str(told["error"]))
+                    raise EngineError(500, pull_failure(image, str(told["error"])))
                 hear()
         except (requests.RequestException, ValueError) as error:
             raise TemporaryError(

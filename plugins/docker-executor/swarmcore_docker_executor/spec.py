@@ -12,6 +12,7 @@ from swarmcore.api.specs_pb2 import ContainerSpec
 from swarmcore.api.types_pb2 import HealthConfig, Mount, PortConfig, Privileges
 from swarmcore.plugin.containers import environment, extra_hosts, labels, nanoseconds, seccomp_profile
 from swarmcore.plugin.executor import TaskRejectedError
+from swarmcore_docker_executor.host import Host
 
 _PROTOCOLS = {PortConfig.TCP: "tcp", PortConfig.UDP: "udp", PortConfig.SCTP: "sctp"}
 _MOUNT_TYPES = {Mount.BIND: "bind", Mount.VOLUME: "volume", Mount.TMPFS: "tmpfs"}
@@ -30,12 +31,15 @@ _CONSISTENCIES = {
 }
 
 
-def create_request(task: Task, *, api: tuple[int, int]) -> dict[str, Any]:
+_ANYTHING = Host()
+
+
+def create_request(task: Task, *, api: tuple[int, int], host: Host = _ANYTHING) -> dict[str, Any]:
     """The body of the create request, without the mounts that carry secrets and configs.
 
-    Raises TaskRejectedError with the name of a field that an engine of this API version can't honour.
+    Raises TaskRejectedError with the name of a field that an engine of this API version can't honour on its host.
     """
-    refuse_unsupported(task, api)
+    refuse_unsupported(task, api, host)
     spec = task.spec.container
     request: dict[str, Any] = {
         "Image": spec.image,
@@ -65,7 +69,7 @@ def create_request(task: Task, *, api: tuple[int, int]) -> dict[str, Any]:
     return request
 
 
-def refuse_unsupported(task: Task, api: tuple[int, int]) -> None:
+def refuse_unsupported(task: Task, api: tuple[int, int], host: Host = _ANYTHING) -> None:
     """Raise TaskRejectedError for the first field that can't be honoured here."""
     if task.spec.WhichOneof("runtime") != "container":
         raise TaskRejectedError("docker-executor runs tasks of the runtime 'container' only")
@@ -82,18 +86,58 @@ def refuse_unsupported(task: Task, api: tuple[int, int]) -> None:
         raise TaskRejectedError("container.privileges.credential_spec: only Windows knows it")
     if spec.healthcheck.HasField("start_interval") and api < (1, 44):
         raise TaskRejectedError(f"container.healthcheck.start_interval: needs engine API 1.44, this is {_text(api)}")
+    for line in spec.hosts:
+        extra_hosts(line)
     for mount in spec.mounts:
-        if mount.type not in _MOUNT_TYPES:
-            raise TaskRejectedError(f"container.mounts: type {Mount.Type.Name(mount.type)} is not supported here")
-        if mount.volume_options.subpath and api < (1, 45):
-            raise TaskRejectedError(f"container.mounts.subpath: needs engine API 1.45, this is {_text(api)}")
-        bind = mount.bind_options
-        if (bind.readonlynonrecursive or bind.readonlyforcerecursive) and api < (1, 44):
-            raise TaskRejectedError(
-                f"container.mounts: recursive read-only needs engine API 1.44, this is {_text(api)}"
-            )
-        if bind.createmountpoint and api < (1, 42):
-            raise TaskRejectedError(f"container.mounts.createmountpoint: needs engine API 1.42, this is {_text(api)}")
+        _refuse_mount(mount, api)
+    _refuse_privileges(spec.privileges, host)
+    _refuse_limits(task, host)
+
+
+def _refuse_mount(mount: Mount, api: tuple[int, int]) -> None:
+    if mount.type not in _MOUNT_TYPES:
+        raise TaskRejectedError(f"container.mounts: type {Mount.Type.Name(mount.type)} is not supported here")
+    if mount.tmpfs_options.options:
+        raise TaskRejectedError("container.mounts.tmpfs_options.options: not supported by this engine's API")
+    if mount.type == Mount.VOLUME and mount.readonly and not mount.source:
+        raise TaskRejectedError("container.mounts.readonly: the engine takes it for a volume with a name only")
+    bind, volume = mount.bind_options, mount.volume_options
+    for name, is_set, lowest in (
+        ("volume_options.subpath", bool(volume.subpath), (1, 45)),
+        ("bind_options.readonlynonrecursive", bind.readonlynonrecursive, (1, 44)),
+        ("bind_options.readonlyforcerecursive", bind.readonlyforcerecursive, (1, 44)),
+        ("bind_options.createmountpoint", bind.createmountpoint, (1, 42)),
+    ):
+        if is_set and api < lowest:
+            raise TaskRejectedError(f"container.mounts.{name}: needs engine API {_text(lowest)}, this is {_text(api)}")
+
+
+def _refuse_privileges(privileges: Privileges, host: Host) -> None:
+    selinux = privileges.selinux_context
+    if (selinux.user or selinux.role or selinux.type or selinux.level) and not host.has_selinux:
+        raise TaskRejectedError("container.privileges.selinux_context: this engine has no SELinux")
+    if privileges.seccomp.mode == Privileges.SeccompOpts.CUSTOM:
+        if not host.has_seccomp:
+            raise TaskRejectedError("container.privileges.seccomp: this engine has no seccomp")
+        seccomp_profile(privileges.seccomp.profile)
+
+
+def _refuse_limits(task: Task, host: Host) -> None:
+    """What the engine would leave out with a warning, or refuse without naming the field."""
+    needs = task.spec.resources
+    for field, is_set in (
+        ("resources.limits.memory_bytes", needs.limits.memory_bytes > 0),
+        ("resources.reservations.memory_bytes", needs.reservations.memory_bytes > 0),
+        ("resources.swap_bytes", needs.HasField("swap_bytes")),
+        ("resources.limits.nano_cpus", needs.limits.nano_cpus > 0),
+        ("container.pidsLimit", task.spec.container.pidsLimit > 0),
+    ):
+        if is_set and field in host.missing_limits:
+            raise TaskRejectedError(f"{field}: the engine's host has no such limit")
+    if needs.HasField("swap_bytes") and needs.swap_bytes.value >= 0 and not needs.limits.memory_bytes:
+        raise TaskRejectedError("resources.swap_bytes: needs resources.limits.memory_bytes")
+    if needs.HasField("memory_swappiness") and not host.has_swappiness:
+        raise TaskRejectedError("resources.memory_swappiness: cgroups v2 do not know it")
 
 
 def _text(api: tuple[int, int]) -> str:
@@ -183,8 +227,6 @@ def _mount(mount: Mount) -> dict[str, Any]:
             request["VolumeOptions"]["Subpath"] = volume.subpath
     if mount.HasField("tmpfs_options"):
         request["TmpfsOptions"] = {"SizeBytes": mount.tmpfs_options.size_bytes, "Mode": mount.tmpfs_options.mode}
-        if mount.tmpfs_options.options:
-            raise TaskRejectedError("container.mounts.tmpfs_options.options: not supported by this engine's API")
     return request
 
 

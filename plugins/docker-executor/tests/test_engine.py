@@ -13,7 +13,7 @@ from swarmcore_docker_executor.engine import THREADS, Engine, EngineError
 from swarmcore_docker_executor.factory import DockerFactory
 
 from swarmcore.api.ids import new_id
-from swarmcore.api.objects_pb2 import Config, Secret, Task
+from swarmcore.api.objects_pb2 import Task
 from swarmcore.errors import ConfigurationError
 from swarmcore.plugin.executor import (
     ContainerStatuser,
@@ -22,7 +22,6 @@ from swarmcore.plugin.executor import (
     Executor,
     ExitError,
     HostInfo,
-    PortStatuser,
     TaskPreparedError,
     TaskRejectedError,
     TaskStartedError,
@@ -64,22 +63,6 @@ def inspect(engine: DockerEngine, task: Task) -> dict[str, object]:
     name = f"{task.service_annotations.name}.{task.slot}.{task.id}"
     found: dict[str, object] = json.loads(engine.docker("inspect", name))[0]
     return found
-
-
-async def test_a_task_becomes_a_container_with_swarmkits_name_and_labels(
-    executor: Executor, docker_engine: DockerEngine
-) -> None:
-    task = make_task("sleep", "100")
-    controller = await started(executor, task)
-
-    names = [each["Names"] for each in docker_engine.containers(service="redis")]
-    labels = inspect(docker_engine, task)["Config"]["Labels"]  # type: ignore[index]
-    await controller.remove()
-
-    assert names == [f"redis.1.{task.id}"]
-    assert labels["com.docker.swarm.task.id"] == task.id
-    assert labels["com.docker.swarm.service.name"] == "redis"
-    assert docker_engine.containers(service="redis") == []
 
 
 async def test_preparing_and_starting_twice_says_that_it_was_done(executor: Executor) -> None:
@@ -131,25 +114,6 @@ async def test_shutdown_signals_first_and_kills_after_the_grace_period(
     assert codes == [7, 137]
 
 
-async def test_a_missing_image_is_refused_in_the_engines_words(executor: Executor) -> None:
-    task = make_task()
-    task.spec.container.image = "127.0.0.1:1/nosuch:9"
-    controller = await executor.controller(task, NOTHING)
-
-    with pytest.raises(TaskRejectedError, match=r"127\.0\.0\.1:1"):
-        await controller.prepare()
-    await controller.remove()
-
-
-async def test_a_command_that_does_not_exist_is_refused_in_the_engines_words(executor: Executor) -> None:
-    controller = await executor.controller(make_task(command=("/nosuch",)), NOTHING)
-    await controller.prepare()
-
-    with pytest.raises(TaskRejectedError, match="no such file or directory"):
-        await controller.start()
-    await controller.remove()
-
-
 async def test_a_running_container_is_found_again_by_another_executor(
     executor: Executor, docker_engine: DockerEngine, tmp_path: Path
 ) -> None:
@@ -173,41 +137,6 @@ async def test_a_running_container_is_found_again_by_another_executor(
         await again.aclose()
 
 
-async def test_a_container_removed_by_hand_is_noticed(executor: Executor, docker_engine: DockerEngine) -> None:
-    task = make_task("sleep", "100")
-    controller = await started(executor, task)
-    waiting = asyncio.create_task(controller.wait())
-
-    await asyncio.to_thread(docker_engine.docker, "rm", "-f", f"redis.1.{task.id}")
-    async with asyncio.timeout(5):
-        with pytest.raises((TaskRejectedError, ExitError)):
-            await waiting
-
-
-async def test_secrets_and_configs_are_files_with_owner_and_mode(
-    executor: Executor, docker_engine: DockerEngine, tmp_path: Path
-) -> None:
-    task = make_task("sleep", "100")
-    secret, config = Secret(id=new_id()), Config(id=new_id())
-    secret.spec.data, config.spec.data = b"hunter2", b"port=1"
-    reference = task.spec.container.secrets.add(secret_id=secret.id, secret_name="password")  # noqa: S106
-    reference.file.name, reference.file.mode, reference.file.uid = "password", 0o400, "100"
-    other = task.spec.container.configs.add(config_id=config.id, config_name="conf")
-    other.file.name, other.file.mode = "/etc/app.conf", 0o444
-    controller = await started(executor, task, Dependencies(secrets={secret.id: secret}, configs={config.id: config}))
-    try:
-        shown = docker_engine.docker(
-            "exec", f"redis.1.{task.id}", "sh", "-c",
-            "cat /run/secrets/password /etc/app.conf; stat -c ' %u %a' /run/secrets/password",
-        )  # fmt: skip
-        assert shown == "hunter2port=1 100 400\n"
-        assert "hunter2" not in docker_engine.docker("inspect", f"redis.1.{task.id}")
-    finally:
-        await controller.remove()
-        await controller.remove()
-    assert not await asyncio.to_thread(os.path.ismount, tmp_path / "secrets")
-
-
 async def test_a_health_check_gates_the_start(executor: Executor) -> None:
     task = make_task(command=("sh", "-c", "sleep 0.5; touch /ok; sleep 100"))
     health = task.spec.container.healthcheck
@@ -224,34 +153,6 @@ async def test_a_health_check_gates_the_start(executor: Executor) -> None:
     with pytest.raises(ExitError, match="unhealthy container"):
         await unhealthy.start()
     await asyncio.gather(controller.remove(), unhealthy.remove())
-
-
-async def test_a_host_port_is_shown_as_published(executor: Executor) -> None:
-    task = make_task("httpd", "-f", "-p", "8080")
-    task.endpoint.ports.add(name="web", target_port=8080, publish_mode=1)
-    controller = await started(executor, task)
-    try:
-        assert isinstance(controller, PortStatuser)
-        status = await controller.port_status()
-        assert status is not None
-        assert status.ports[0].published_port > 0
-    finally:
-        await controller.remove()
-
-
-async def test_limits_reach_the_engine(executor: Executor, docker_engine: DockerEngine) -> None:
-    task = make_task("sleep", "100")
-    task.spec.resources.limits.memory_bytes = 64 << 20
-    task.spec.resources.limits.nano_cpus = 500_000_000
-    task.spec.container.env.extend(["A=1"])
-    controller = await started(executor, task)
-    try:
-        found = inspect(docker_engine, task)
-        host: dict[str, object] = found["HostConfig"]  # type: ignore[assignment]
-        assert (host["Memory"], host["NanoCpus"]) == (64 << 20, 500_000_000)
-        assert "A=1" in found["Config"]["Env"]  # type: ignore[index]
-    finally:
-        await controller.remove()
 
 
 async def test_the_engine_is_described_as_a_node(executor: Executor) -> None:

@@ -13,6 +13,7 @@ from podman.errors import PodmanError
 
 from swarmcore.plugin.executor import TaskRejectedError, TemporaryError
 from swarmcore.plugin.image_pulls import ImagePulls
+from swarmcore.plugin.pull_failures import pull_failure
 from swarmcore_podman_executor.differences import normalized_image
 from swarmcore_podman_executor.engine import Engine, EngineError, message_of, request
 from swarmcore_podman_executor.sockets import abort
@@ -91,12 +92,12 @@ class Images(ImagePulls):
                 stream=True,
             )
             if response.status_code >= 400:
-                raise EngineError(response.status_code, message_of(response))
+                raise EngineError(response.status_code, pull_failure(image, message_of(response)))
             # The answer is 200 even when the pull fails: the error is a line of the stream.
             for line in response.iter_lines():
                 told = json.loads(line) if line else {}
                 if told.get("error"):
-                    raise EngineError(500, str(told["error"]))
+                    raise EngineError(500, pull_failure(image, str(told["error"])))
                 if not str(told.get("stream") or "").startswith(OWN_WORDS):
                     hear()
         except (requests.RequestException, PodmanError, ValueError) as error:

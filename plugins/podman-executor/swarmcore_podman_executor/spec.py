@@ -97,6 +97,8 @@ def _refuse_limits(task: Task, host: Host) -> None:
             raise TaskRejectedError(f"{field}: the engine may not use the cgroup controller {controller!r} here")
         if is_set and host.rootless and not host.cgroup_v2:
             raise TaskRejectedError(f"{field}: a rootless engine needs cgroups v2 for it")
+    if needs.HasField("swap_bytes") and needs.swap_bytes.value >= 0 and not needs.limits.memory_bytes:
+        raise TaskRejectedError("resources.swap_bytes: needs resources.limits.memory_bytes")
     if needs.HasField("memory_swappiness") and host.cgroup_v2:
         raise TaskRejectedError("resources.memory_swappiness: cgroups v2 do not know it")
     if spec.oom_score_adj < 0 and host.rootless:
