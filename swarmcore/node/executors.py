@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from swarmcore.errors import ConfigurationError
+from swarmcore.node.late_executor import LateExecutor
 from swarmcore.plugin.executor import Executor, ExecutorFactory, HostInfo
 from swarmcore.plugin.plugin_set import PluginSet
 
 log = logging.getLogger("swarmcore.node")
 
+AUTO = ("auto",)
 AVAILABLE_SECONDS = 3.0
 CREATE_SECONDS = 20.0
 
@@ -22,9 +25,10 @@ async def create(
 ) -> Mapping[str, Executor]:
     """Executors by the runtimes they run. Raises ConfigurationError for a named one that is missing or fails.
 
-    `auto` takes the first engine that answers; where none does, the node runs no tasks, and says so.
+    `auto` takes the first engine that answers; where none does, the node runs no tasks, and says so. Of several that
+    are named one may be unavailable: the others run, and it is tried again as long as the node runs.
     """
-    chosen = await _automatic(plugins, state_dir, engine_addr) if names == ("auto",) else _named(plugins, names)
+    chosen = await _automatic(plugins, state_dir, engine_addr) if names == AUTO else _named(plugins, names)
     made: dict[str, Executor] = {}
     try:
         for factory in chosen:
@@ -33,9 +37,13 @@ async def create(
                 raise ConfigurationError(
                     f"--executor: {factory.name!r} runs {', '.join(taken)} tasks as another one does: name one of them"
                 )
-            executor = await _create(factory, _host(factory.name, state_dir, engine_addr))
+            host = _host(factory.name, state_dir, engine_addr)
+            executor = await _create_or_wait(factory, host, is_alone=len(chosen) == 1)
             for runtime in sorted(factory.runtimes):
                 made[runtime] = executor
+        late = [executor for executor in made.values() if isinstance(executor, LateExecutor)]
+        if late and len(late) == len(made):
+            raise ConfigurationError(late[0].reason)
     except BaseException:
         for executor in {id(each): each for each in made.values()}.values():
             await executor.aclose()
@@ -45,7 +53,7 @@ async def create(
 
 def check_names(plugins: PluginSet, names: tuple[str, ...]) -> None:
     """Raise ConfigurationError where `--executor` names one that no plugin offers."""
-    if names != ("auto",):
+    if names != AUTO:
         _named(plugins, names)
 
 
@@ -77,6 +85,16 @@ async def _automatic(plugins: PluginSet, state_dir: Path, engine_addr: str) -> l
         ", ".join(factory.name for factory in by_rank) or "no executor plugin is installed",
     )
     return []
+
+
+async def _create_or_wait(factory: ExecutorFactory, host: HostInfo, *, is_alone: bool) -> Executor:
+    """One that is not there yet, where it is one of several. Raises ConfigurationError where it is the only one."""
+    try:
+        return await _create(factory, host)
+    except ConfigurationError as error:
+        if is_alone:
+            raise
+        return LateExecutor(partial(_create, factory, host), str(error))
 
 
 async def _create(factory: ExecutorFactory, host: HostInfo) -> Executor:

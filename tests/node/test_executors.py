@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 import pytest
 
+from swarmcore.api.objects_pb2 import Node, Task
 from swarmcore.errors import ConfigurationError
 from swarmcore.node.executors import create
-from swarmcore.plugin.executor import Executor, HostInfo
+from swarmcore.plugin.executor import Dependencies, Executor, HostInfo, TemporaryError
 from swarmcore.plugin.plugin_set import PluginSet
+from swarmcore.testing.clock import let_the_loop_run
 from swarmcore.testing.executors import FakeExecutor
 
 
@@ -75,6 +79,82 @@ async def test_a_list_gives_each_runtime_to_its_executor(tmp_path: Path) -> None
     docker, process = Factory("docker", "container"), Factory("process", "process")
 
     assert await chosen(tmp_path, ("docker", "process"), docker, process) == {"container", "process"}
+
+
+class Late(Factory):
+    """Its engine is there from the second time on, and then until `is_available` is taken away."""
+
+    def __init__(self, name: str, *runtimes: str) -> None:
+        super().__init__(name, *runtimes, available=False)
+        self.made: list[FakeExecutor] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def create(self, host: HostInfo) -> Executor:
+        await self.gate.wait()
+        if not self.is_available:
+            raise ConfigurationError("no engine answers: start it")
+        self.made.append(FakeExecutor())
+        return self.made[-1]
+
+
+async def two(tmp_path: Path, late: Late) -> Mapping[str, Executor]:
+    both = plugins(late, Factory("process", "process"))
+    return await create(both, (late.name, "process"), state_dir=tmp_path, engine_addr="")
+
+
+async def test_one_of_several_that_is_not_there_is_tried_again_while_the_others_run(tmp_path: Path) -> None:
+    late = Late("docker", "container")
+    executors = await two(tmp_path, late)
+    node, task = Node(id="n"), Task(id="t")
+    await executors["container"].configure(node)
+
+    with pytest.raises(TemporaryError, match="no engine answers: start it"):
+        await executors["container"].describe()
+    with pytest.raises(TemporaryError, match="no engine answers: start it"):
+        await executors["container"].recover(task, None, Dependencies())
+    late.is_available = True
+    await executors["container"].describe()
+    await executors["container"].controller(task, Dependencies())
+
+    (made,) = late.made
+    assert made.nodes == [node]
+    await executors["container"].aclose()
+
+
+async def test_the_attempt_outlives_who_gave_up_waiting_for_it(tmp_path: Path) -> None:
+    late = Late("docker", "container")
+    executors = await two(tmp_path, late)
+    late.is_available = True
+    late.gate.clear()
+    impatient = asyncio.create_task(executors["container"].describe())
+    await let_the_loop_run()
+    impatient.cancel()
+    await asyncio.gather(impatient, return_exceptions=True)
+
+    late.gate.set()
+    await executors["container"].describe()
+
+    assert len(late.made) == 1
+    await executors["container"].aclose()
+
+
+async def test_closing_ends_an_attempt(tmp_path: Path) -> None:
+    late = Late("docker", "container")
+    executors = await two(tmp_path, late)
+    late.gate.clear()
+    asking = asyncio.create_task(executors["container"].describe())
+    await let_the_loop_run()
+
+    await executors["container"].aclose()
+
+    with pytest.raises(TemporaryError, match="the node ends"):
+        await asking
+
+
+async def test_where_none_of_several_is_there_the_node_does_not_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no engine answers: start it"):
+        await chosen(tmp_path, ("docker", "other"), Late("docker", "container"), Late("other", "other"))
 
 
 @pytest.mark.parametrize(
