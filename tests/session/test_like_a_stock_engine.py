@@ -184,3 +184,14 @@ def test_both_are_running_once_they_are_healthy_and_stop_as_asked(swarm: Swarm, 
 
     swarm.ctl("service", "remove", "all")
     swarm.wait_gone("all", seconds=5)
+
+
+def test_a_stock_engine_is_known_as_one_and_gets_no_processes(swarm: Swarm) -> None:
+    assert "whatever a stock engine can do" in swarm.ctl("node", "inspect", "docker3")
+    swarm.ctl("service", "create", "--name", "p", "--runtime", "process", "--command", "true")
+
+    def waits() -> None:
+        assert "no suitable node (no executor for 'process' tasks on 3 nodes)" in swarm.ctl("service", "inspect", "p")
+
+    wait_until(waits)
+    swarm.ctl("service", "remove", "p")
