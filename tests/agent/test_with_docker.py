@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -86,11 +86,21 @@ def cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
+@pytest.fixture
+def crowded_engine() -> Iterator[DockerEngine]:
+    """An engine of its own: libnetwork of Docker 20.10 can lock up when many containers end at once."""
+    reason = engines.missing_engine()
+    if reason is not None:
+        pytest.skip(reason)
+    with engines.docker_engine() as engine:
+        yield engine
+
+
 @pytest.mark.slow
-async def test_a_hundred_containers_cost_the_agent_little(docker_engine: DockerEngine, tmp_path: Path) -> None:
+async def test_a_hundred_containers_cost_the_agent_little(crowded_engine: DockerEngine, tmp_path: Path) -> None:
     tasks = [container(slot, "sleep", "1000") for slot in range(1, CONTAINERS + 1)]
     threads, most = threading.active_count(), 0
-    node = await Node.on(docker_engine, tmp_path)
+    node = await Node.on(crowded_engine, tmp_path)
     before = cpu_seconds()
 
     def all_run() -> bool:
@@ -105,7 +115,7 @@ async def test_a_hundred_containers_cost_the_agent_little(docker_engine: DockerE
 
     assert started <= CPU_SECONDS
     assert most < THREADS
-    assert docker_engine.containers(service="many") == []
+    assert crowded_engine.containers(service="many") == []
 
 
 async def test_tasks_of_an_engine_that_stops_end_with_a_reason_when_it_is_back(tmp_path: Path) -> None:
