@@ -160,18 +160,23 @@ class EngineCommand(ExecSession):
     async def aclose(self) -> None:
         try:
             if self._answer is not None and self._code is None:
-                for number in (signal.SIGHUP if self._options.tty else signal.SIGTERM, signal.SIGKILL):
-                    state = await self._state()
-                    if not state.get("Running"):
-                        break
-                    self._kill(state, number)
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(TERM_SECONDS):
-                            await self.wait()
-                    if self._code is not None:
-                        break
+                # An engine forgets a command with its container: then there is nothing to end.
+                with contextlib.suppress(ExecutorError):
+                    await self._end()
         finally:
             await self._stack.aclose()
+
+    async def _end(self) -> None:
+        for number in (signal.SIGHUP if self._options.tty else signal.SIGTERM, signal.SIGKILL):
+            state = await self._state()
+            if not state.get("Running"):
+                return
+            self._kill(state, number)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TERM_SECONDS):
+                    await self.wait()
+            if self._code is not None:
+                return
 
     async def _state(self) -> Mapping[str, Any]:
         found: Mapping[str, Any] = await self._api.call("GET", f"/exec/{self._id}/json") or {}

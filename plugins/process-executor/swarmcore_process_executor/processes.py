@@ -138,12 +138,16 @@ def _marked(task_id: str) -> Iterator[int]:
 
 
 class Census:
-    """Which processes carry the marker of which task; counted at most twice a second, for whoever asks."""
+    """Which processes carry the marker of which task; counted at most twice a second for whoever asks, and once more
+    for a task that was not there yet.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._at = -CENSUS_SECONDS
         self._pids: dict[str, list[int]] = {}
+        self._missing: set[str] = set()
+        """Tasks that had no process when they were looked for since `_at`."""
 
     def of(self, task_id: str) -> list[int]:
         """Blocks for as long as a look at each process takes."""
@@ -151,6 +155,12 @@ class Census:
             if time.monotonic() - self._at >= CENSUS_SECONDS:
                 self._pids = _by_task()
                 self._at = time.monotonic()
+                self._missing.clear()
+            elif task_id not in self._pids and task_id not in self._missing:
+                # It may have begun since the others were counted.
+                self._pids = _by_task()
+            if task_id not in self._pids:
+                self._missing.add(task_id)
             return self._pids.get(task_id, [])
 
 

@@ -21,7 +21,15 @@ import importlib_metadata
 
 from swarmcore.plugin.executor import ExecutorFactory
 from swarmcore.testing.engines import BUSYBOX, busybox_image
-from swarmcore.testing.executor_contract import CoreContract, EngineContract, ExecutorContract, HealthContract, Subject
+from swarmcore.testing.executor_contract import (
+    CoreContract,
+    EngineContract,
+    ExecContract,
+    ExecutorContract,
+    HealthContract,
+    Subject,
+    UsageContract,
+)
 from swarmcore.testing.executor_contract.runner import Result, checks_of, run_check
 from swarmcore.testing.executor_contract.subjects.container_engine import (
     ContainerEngineSubject,
@@ -41,6 +49,15 @@ EXIT_BROKEN: Final = 1
 MakeSubject = Callable[[], Subject]
 
 
+PARTS: Final[dict[str, type]] = {
+    "health": HealthContract,
+    "exec": ExecContract,
+    "usage": UsageContract,
+    "engine": EngineContract,
+}
+"""What an executor may lack."""
+
+
 @click.command("executor")
 @click.argument("name")
 @click.option("--socket", metavar="PATH", help="The engine's unix socket. Default: where the engine puts it.")
@@ -48,7 +65,9 @@ MakeSubject = Callable[[], Subject]
 @click.option(
     "--subject", metavar="MODULE:NAME", help="Your own subject: what is called without arguments and returns one."
 )
-@click.option("--without", type=click.Choice(["health", "engine"]), multiple=True, help="Leave out these checks.")
+@click.option(
+    "--without", type=click.Choice(["health", "exec", "usage", "engine"]), multiple=True, help="Leave out these checks."
+)
 @click.option("--only", metavar="WORDS", multiple=True, help="Only checks whose names have these words.")
 @click.option("--list", "is_list", is_flag=True, help="Say what is checked, and check nothing.")
 @click.option("--traceback", "has_traceback", is_flag=True, help="Show where a check failed.")
@@ -120,9 +139,7 @@ def _words(error: Exception) -> str:
 def _contract(left_out: set[str]) -> type:
     if not left_out:
         return ExecutorContract
-    more = tuple(
-        kind for word, kind in (("health", HealthContract), ("engine", EngineContract)) if word not in left_out
-    )
+    more = tuple(kind for word, kind in PARTS.items() if word not in left_out)
     return type("Contract", (CoreContract, *more), {})
 
 

@@ -18,7 +18,10 @@ from swarmcore.api.types_pb2 import ContainerStatus, NodeDescription
 from swarmcore.plugin.executor import (
     Controller,
     Dependencies,
+    ExecOptions,
+    ExecSession,
     Executor,
+    ExecutorError,
     ExitError,
     HostInfo,
     LogLine,
@@ -26,8 +29,10 @@ from swarmcore.plugin.executor import (
     TaskPreparedError,
     TaskRejectedError,
     TaskStartedError,
+    TaskUsage,
     TemporaryError,
 )
+from swarmcore.testing.executor_contract.memory_commands import ModelCommand
 from swarmcore.testing.executor_contract.program import (
     NO_HEALTH_TEST,
     BecomeHealthy,
@@ -72,6 +77,7 @@ class Box:
     """The program said so, whether or not anybody asks."""
     failures: int = 0
     """Health checks that failed one after the other."""
+    commands: list[ModelCommand] = field(default_factory=list)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _signal: asyncio.Future[str] | None = None
 
@@ -113,6 +119,7 @@ class Box:
             for stream, data in sorted(self.rest.items()):
                 self._add(stream, data)
             self.rest.clear()
+            self.end_commands()
         self.stop()
         self.engine.tell(self.task_id)
 
@@ -121,6 +128,10 @@ class Box:
         for each in self._tasks:
             if each is not own:
                 each.cancel()
+
+    def end_commands(self) -> None:
+        for command in self.commands:
+            command.end(KILLED)
 
     async def _run_program(self) -> None:
         steps: list[Step] = list(self.program.steps)
@@ -188,6 +199,8 @@ class ModelEngine:
         self.programs: dict[str, Program] = {}
         self.is_up = True
         self.runs = 0
+        self.asked = 0
+        """How often it told what a task uses."""
         self.early: set[str] = set()
         """Tasks that run before they were started: only spoiled executors make them."""
         self.dead: list[object] = []
@@ -229,6 +242,7 @@ class ModelEngine:
     def clear(self) -> None:
         for box in [*self.boxes.values(), *self.orphans.values()]:
             box.stop()
+            box.end_commands()
         self.boxes.clear()
         self.orphans.clear()
         self.lost_volumes.clear()
@@ -401,6 +415,32 @@ class ModelController(Controller):
     def followed(self, lines: Sequence[LogLine], options: LogOptions) -> Sequence[LogLine]:
         return [line for line in lines if line.stream in options.streams]
 
+    # Beside it
+
+    async def exec(self, options: ExecOptions) -> ExecSession:
+        await self.ask()
+        box = self.box
+        if box is None or not box.is_running:
+            raise ExecutorError("the task does not run")
+        program = self.engine.programs[options.command[0]]
+        if program.is_missing:
+            raise ExecutorError("no such program")
+        return self.make_command(box, program, options)
+
+    def make_command(self, box: Box, program: Program, options: ExecOptions) -> ExecSession:
+        return ModelCommand(box, program, options)
+
+    async def usage(self) -> TaskUsage:
+        await self.ask()
+        box = self.box
+        if box is None:
+            raise ExecutorError("no such container")
+        return self.usage_of(box)
+
+    def usage_of(self, box: Box) -> TaskUsage:
+        self.engine.asked += 1
+        return TaskUsage(cpu_seconds=self.engine.asked * 0.01, memory_bytes=4096, pids=1)
+
     # Asking the engine
 
     @property
@@ -526,6 +566,11 @@ class ModelSubject(Subject):
         task.spec.generic.kind = RUNTIME
         self._engine.programs[task.id] = program
         return task
+
+    def command_of(self, program: Program) -> Sequence[str]:
+        id = new_id()
+        self._engine.programs[id] = program
+        return (id,)
 
     async def running(self, task: Task) -> str | None:
         box = self._engine.boxes.get(task.id) or self._engine.orphans.get(task.id)

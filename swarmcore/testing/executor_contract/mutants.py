@@ -19,6 +19,8 @@ from swarmcore.api.types_pb2 import NodeDescription
 from swarmcore.plugin.executor import (
     Controller,
     Dependencies,
+    ExecOptions,
+    ExecSession,
     ExitError,
     HostInfo,
     LogLine,
@@ -173,6 +175,11 @@ class StartsInPrepare(ModelController):
         if self.box is not None and not self.box.run:
             self.box.start()
             self.engine.early.add(self.task.id)
+
+    async def exec(self, options: ExecOptions) -> ExecSession:
+        if self.task.id in self.engine.early:
+            raise TaskRejectedError("not started")
+        return await super().exec(options)
 
     async def start(self) -> None:
         if self.task.id not in self.engine.early:

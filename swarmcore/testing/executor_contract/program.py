@@ -60,7 +60,19 @@ class BecomeSick:
     """From here on it fails."""
 
 
-Step = Print | Count | Pause | RunOn | Exit | BecomeHealthy | BecomeSick
+@dataclass(frozen=True, slots=True)
+class CopyLines:
+    """Write each line of the standard input to stdout, until it ends. Commands only."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrintVariable:
+    """Write a line with the value of this variable of the environment. Commands only."""
+
+    name: str
+
+
+Step = Print | Count | Pause | RunOn | Exit | BecomeHealthy | BecomeSick | CopyLines | PrintVariable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +128,7 @@ def exits(code: int) -> Program:
     return Program(steps=(Exit(code),))
 
 
-def prints(*steps: Print | Count) -> Program:
+def prints(*steps: Print | Count | PrintVariable) -> Program:
     """Prints and ends."""
     return Program(steps=steps)
 
@@ -145,6 +157,10 @@ def _line(step: Step) -> list[str]:
         return ["while :; do pause 3600; done"]
     if isinstance(step, Exit):
         return [f"exit {step.code}"]
+    if isinstance(step, CopyLines):
+        return ["while IFS= read -r line; do printf '%s\\n' \"$line\"; done"]
+    if isinstance(step, PrintVariable):
+        return [f"printf '%s\\n' \"${step.name}\""]
     return [f": >{HEALTHY_FILE}" if isinstance(step, BecomeHealthy) else f"rm -f {HEALTHY_FILE}"]
 
 

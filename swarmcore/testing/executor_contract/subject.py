@@ -68,6 +68,12 @@ class Subject(ABC):
         """An executor on this engine and its state; called several times. Whoever calls closes it."""
         return await self.factory.create(self.host)
 
+    # For ExecContract
+
+    def command_of(self, program: Program) -> Sequence[str]:
+        """The command line that does what the program says, beside a task. Override it where there is no shell."""
+        return program.command
+
     # For EngineContract
 
     async def stop_engine(self) -> None:
