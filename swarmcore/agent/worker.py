@@ -68,8 +68,11 @@ class Worker:
             self._begin(record, recovered=recovered)
         if records:
             log.info("finding %d task%s of the last run again", len(records), "s" if len(records) != 1 else "")
+        began = self.clock.monotonic()
         for manager in list(self._managers.values()):
             await manager.resolved.wait()
+        if records:
+            log.info("looked for all of them in %.1f s", self.clock.monotonic() - began)
 
     async def aclose(self) -> None:
         """Let go of all tasks; they go on running."""
