@@ -17,9 +17,10 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 BUSYBOX = "/bin/busybox"
 APPLETS: tuple[str, ...] = (
@@ -44,6 +45,7 @@ APPLETS: tuple[str, ...] = (
 )
 IMAGE_COMMAND = ("sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait")
 """Like a server: runs until it is told to stop, and then ends at once, which a bare `sleep` as process 1 does not."""
+NO_LINKS: Mapping[str, str] = MappingProxyType({})
 START_SECONDS = 60
 _numbers = itertools.count(os.getpid() % 200)
 
@@ -69,8 +71,8 @@ def missing_namespaces() -> str | None:
     return None
 
 
-def busybox_image() -> bytes:
-    """A root file system of busybox and links to it, as a tar."""
+def busybox_image(links: Mapping[str, str] = NO_LINKS) -> bytes:
+    """A root file system of busybox and links to it, as a tar; `links` are further ones, by their paths."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for folder in ("bin", "tmp", "etc", "run", "var"):
@@ -78,9 +80,9 @@ def busybox_image() -> bytes:
             info.type, info.mode = tarfile.DIRTYPE, 0o1777 if folder == "tmp" else 0o755
             tar.addfile(info)
         tar.add(BUSYBOX, "bin/busybox")
-        for applet in APPLETS:
-            info = tarfile.TarInfo(f"bin/{applet}")
-            info.type, info.linkname = tarfile.SYMTYPE, "busybox"
+        for path, target in [*((f"bin/{applet}", "busybox") for applet in APPLETS), *links.items()]:
+            info = tarfile.TarInfo(path)
+            info.type, info.linkname = tarfile.SYMTYPE, target
             tar.addfile(info)
     return out.getvalue()
 

@@ -27,6 +27,7 @@ from swarmcore.plugin.executor import (
     PortStatuser,
     TaskRejectedError,
 )
+from swarmcore.testing.engines import busybox_image
 from swarmcore.testing.executor_contract.container_tasks import (
     NOTHING,
     ContainerEngine,
@@ -189,6 +190,26 @@ class ContainerFaults:
         said = await refusal(executor, task, Dependencies(secrets={secret.id: secret}))
 
         assert "leaves its folder" in said and "hunter2" not in said, said
+
+    async def test_a_link_in_the_image_leads_no_secret_out_of_the_container(
+        self, executor: Executor, engine: ContainerEngine, tmp_path: Path
+    ) -> None:
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        name = "127.0.0.1:1/linked:1"
+        links = {"run/secrets": f"{'../' * 8}{outside.relative_to('/')}"}
+        await asyncio.to_thread(lambda: engine.cli("import", "-", name, stdin=busybox_image(links)))
+        task = make_task("cat /run/secrets/password")
+        task.spec.container.image = name
+        secret = Secret(id=new_id())
+        secret.spec.data = b"hunter2"
+        task.spec.container.secrets.add(secret_id=secret.id, secret_name="password")  # noqa: S106
+
+        said = await output(executor, task, Dependencies(secrets={secret.id: secret}))
+        found = list(outside.iterdir())
+        await engine.run("rmi", name)
+
+        assert (said, found) == ("hunter2", [])
 
     async def test_a_container_removed_by_hand_is_noticed_at_once(
         self, executor: Executor, engine: ContainerEngine
