@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 MAX_HEAD: Final = 64 * 1024
 MAX_ERROR: Final = 64 * 1024
 CONNECT_SECONDS: Final = 10.0
+DEFAULT_PORT: Final = 2375
 FRAME_HEADER: Final = 8
 MAX_FRAME: Final = 16 * 1024 * 1024
 """Bytes of one piece of output; engines cut far below."""
@@ -94,15 +95,19 @@ async def ask(
     body: Mapping[str, Any] | None = None,
     upgrade: bool = False,
     head_seconds: float | None = CONNECT_SECONDS,
+    connected: Callable[[asyncio.StreamWriter], None] | None = None,
 ) -> AsyncIterator[Answer]:
     """One request on a connection of its own, closed at the end of the block.
 
     `address`: `unix:///path` or `tcp://host:port`. With `upgrade` the connection becomes a stream of bytes both ways.
-    Raises OSError, of which TimeoutError is one.
+    `connected` is given the connection before anything is asked, for those who want to end it; what it raises ends it
+    too. Raises OSError, of which TimeoutError is one.
     """
     async with asyncio.timeout(CONNECT_SECONDS):
         reader, writer = await _connect(address)
     try:
+        if connected is not None:
+            connected(writer)
         query = f"?{urlencode(params)}" if params else ""
         sent = b"" if body is None else json.dumps(body).encode()
         head = [f"{method} {path}{query} HTTP/1.1", "Host: engine", f"Content-Length: {len(sent)}"]
@@ -144,6 +149,8 @@ async def _connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWr
     scheme, _, rest = address.partition("://")
     if scheme == "unix":
         return await asyncio.open_unix_connection(rest, limit=MAX_HEAD)
+    if scheme == "tcp" and ":" not in rest:
+        rest = f"{rest.rstrip('/')}:{DEFAULT_PORT}"
     host, _, port = rest.rstrip("/").rpartition(":")
     if scheme not in ("tcp", "http") or not port.isdigit():
         raise StreamError(f"can't read streams from an engine at {address!r}: use a unix socket")

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final
-from urllib.parse import urlsplit
 
+from swarmcore.plugin.engine_http import Answer, ask
 from swarmcore.plugin.executor import TemporaryError
 from swarmcore_docker_executor.engine import EngineError
 
-CONNECT_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 60.0
-PIECE_BYTES: Final = 64 * 1024
-MAX_ERROR_BYTES: Final = 64 * 1024
-MAX_HEADERS: Final = 100
-
-
-_FAILURES: Final = (OSError, TimeoutError, EOFError, ValueError, asyncio.LimitOverrunError)
 
 
 def end(held: set[asyncio.StreamWriter]) -> None:
@@ -43,49 +35,37 @@ class Answers:
 
         Raises EngineError for an answer above 399, TemporaryError where there is none or it breaks off.
         """
-        writer: asyncio.StreamWriter | None = None
-        try:
-            try:
-                async with asyncio.timeout(CONNECT_SECONDS):
-                    reader, writer = await self._connect()
-                if self._is_closed:
-                    raise ConnectionResetError("the executor was closed")
-                self._open.add(writer)
-                held.add(writer)
-                head = f"GET {target} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n"
-                writer.write(head.encode())
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    await writer.drain()
-                    status, headers = await _head(reader)
-            except _FAILURES as error:
-                raise self._broken(error) from error
-            pieces = self._pieces(reader, headers)
-            if status >= 400:
-                raise EngineError(status, await _message(pieces))
-            yield pieces
-        finally:
-            if writer is not None:
-                self._open.discard(writer)
-                held.discard(writer)
-                writer.close()
+        writers: list[asyncio.StreamWriter] = []
 
-    async def _pieces(self, reader: asyncio.StreamReader, headers: dict[str, str]) -> AsyncIterator[bytes]:
+        def connected(writer: asyncio.StreamWriter) -> None:
+            if self._is_closed:
+                raise ConnectionResetError("the executor was closed")
+            writers.append(writer)
+            self._open.add(writer)
+            held.add(writer)
+
+        asking = ask(self._address, "GET", target, head_seconds=ANSWER_SECONDS, connected=connected)
         try:
-            if headers.get("transfer-encoding", "").lower() == "chunked":
-                while size := int(await reader.readuntil(b"\r\n"), 16):
-                    while size:
-                        piece = await reader.read(min(size, PIECE_BYTES))
-                        if not piece:
-                            raise EOFError("the connection was closed")
-                        size -= len(piece)
-                        yield piece
-                    await reader.readexactly(2)
-            else:
-                left = int(headers.get("content-length", "-1"))
-                while left and (piece := await reader.read(PIECE_BYTES if left < 0 else min(left, PIECE_BYTES))):
-                    left = left - len(piece) if left > 0 else left
+            async with contextlib.AsyncExitStack() as stack:
+                try:
+                    answer = await stack.enter_async_context(asking)
+                    message = await answer.message() if answer.status >= 400 else ""
+                except OSError as error:
+                    raise self._broken(error) from error
+                if answer.status >= 400:
+                    raise EngineError(answer.status, message)
+                async with contextlib.aclosing(self._pieces(answer)) as pieces:
+                    yield pieces
+        finally:
+            self._open.difference_update(writers)
+            held.difference_update(writers)
+
+    async def _pieces(self, answer: Answer) -> AsyncGenerator[bytes, None]:
+        try:
+            async with contextlib.aclosing(answer.chunks()) as chunks:
+                async for piece in chunks:
                     yield piece
-        except _FAILURES as error:
+        except OSError as error:
             raise self._broken(error) from error
         if self._is_closed:
             raise self._broken(ConnectionResetError("the executor was closed"))
@@ -95,39 +75,8 @@ class Answers:
         self._is_closed = True
         end(self._open)
 
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        parts = urlsplit(self._address)
-        if parts.scheme == "unix":
-            return await asyncio.open_unix_connection(parts.path, limit=PIECE_BYTES)
-        return await asyncio.open_connection(parts.hostname, parts.port or 2375, limit=PIECE_BYTES)
-
     def _broken(self, error: Exception) -> TemporaryError:
         if self._is_closed:
             return TemporaryError("the executor was closed")
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return TemporaryError(f"no answer from the Docker engine at {self._address}: {reason}")
-
-
-async def _head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
-    status = int((await reader.readuntil(b"\r\n")).split()[1])
-    headers: dict[str, str] = {}
-    while line := (await reader.readuntil(b"\r\n")).strip():
-        name, _, value = line.decode("latin-1").partition(":")
-        headers[name.lower()] = value.strip()
-        if len(headers) > MAX_HEADERS:
-            raise ValueError("an answer with too many headers")
-    return status, headers
-
-
-async def _message(pieces: AsyncIterator[bytes]) -> str:
-    body = b""
-    async for piece in pieces:
-        body += piece
-        if len(body) > MAX_ERROR_BYTES:
-            break
-    text = body.decode(errors="replace").strip()
-    try:
-        told = json.loads(text)
-    except ValueError:
-        return text
-    return str(told.get("message") or text) if isinstance(told, dict) else text
