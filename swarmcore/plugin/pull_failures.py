@@ -38,7 +38,7 @@ _MEANINGS: Final = (
             "tls:",
             "x509:",
             "server gave http response",
-            "eof",
+            ": eof",
         ),
     ),
     ("the registry failed", ("unexpected http status: 5", "received unexpected http status", "internal server error")),
