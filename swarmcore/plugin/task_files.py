@@ -93,12 +93,14 @@ class _Payloads:
 
 
 def _file(target: FileTarget, name: str, folder: str, data: bytes) -> File:
-    """A relative target is below `folder`."""
-    path = PurePosixPath(target.name or name)
-    if ".." in path.parts or "\0" in str(path) or not path.name:
-        raise TaskRejectedError(f"target {str(path)!r} leaves its folder; use the path of a file without '..'")
+    """A target is below `folder`, also one that begins with `/`: elsewhere a secret could take any file's place."""
+    path = PurePosixPath(folder) / (target.name or name)
+    if ".." in path.parts or "\0" in str(path) or not PurePosixPath(target.name or name).name:
+        raise TaskRejectedError(f"target {target.name!r} leaves its folder; use the path of a file without '..'")
+    if PurePosixPath(folder) not in path.parents:
+        raise TaskRejectedError(f"target {target.name!r} leaves its folder; use a path below {folder}")
     return File(
-        target=str(PurePosixPath(folder) / path),
+        target=str(path),
         data=data,
         uid=_id(target.uid),
         gid=_id(target.gid),
