@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from functools import partial
 from typing import Any, Final
 
 from grpc.aio import ServicerContext
@@ -48,6 +50,8 @@ START_SECONDS: Final = 10.0
 LISTEN_SECONDS: Final = 3.0
 """For a node whose agent is just coming to a new leader."""
 STATS_SECONDS: Final = 2.0
+LOOK_SECONDS: Final = 4.0
+"""Between two looks at which tasks there are to be measured."""
 MAX_INPUT_BYTES: Final = 1024 * 1024
 MAX_OUTPUT_BYTES: Final = 1024 * 1024
 
@@ -181,31 +185,84 @@ class ExecBroker(TaskAccessServicer, TaskAccessBrokerServicer):
                     await asyncio.gather(feeding, return_exceptions=True)
 
     async def Stats(self, request: StatsRequest, context: Context) -> AsyncIterator[StatsResponse]:
-        """What the tasks use that run now, again and again, or `once`. Tasks that come later are not among them."""
-        term = self._running()
+        """What the tasks use that run now, again and again, or `once`.
+
+        Of services and of all, tasks that come later are among them within a few seconds.
+        """
         self._operator()
+        is_fixed = request.once or (bool(request.task_ids) and not request.service_ids)
+        told: set[str] = set()
+        wait_seconds = LISTEN_SECONDS
+        while True:
+            term = self._running()
+            tasks, warnings = self._measurable(term, request)
+            is_changed = None if is_fixed else partial(self._has_others, term, request, tasks)
+            rounds = self._sample(term, tasks, request.once, wait_seconds, is_changed)
+            if warnings - told:
+                yield StatsResponse(warnings=sorted(warnings - told))
+            told |= warnings
+            async with contextlib.aclosing(rounds) as samples:
+                async for sample in samples:
+                    new = [each for each in sample.warnings if each not in told]
+                    told.update(new)
+                    if sample.stats or new:
+                        yield StatsResponse(stats=sample.stats, warnings=new)
+            if is_fixed:
+                return
+            wait_seconds = LOOK_SECONDS
+            if not is_changed or not is_changed():
+                await asyncio.sleep(LOOK_SECONDS)
+
+    def _has_others(self, term: _Term, request: StatsRequest, tasks: dict[str, list[str]]) -> bool:
+        try:
+            return self._measurable(term, request)[0] != tasks
+        except NotFoundError:
+            return False  # one that was named is gone; the others go on
+
+    def _measurable(self, term: _Term, request: StatsRequest) -> tuple[dict[str, list[str]], set[str]]:
+        """The tasks that can be asked for, by node, and why others can't."""
         tasks = tasks_by_node(term.store.view, request)
-        warnings = []
+        warnings: set[str] = set()
         for node_id in list(tasks):
             node = term.store.view.node.get(node_id)
             if node is None:
                 del tasks[node_id]
             elif not is_ours(node):
-                warnings.append(f"{NOT_SUPPORTED}: {name_of(node)} is a stock Docker Engine")
+                warnings.add(f"{NOT_SUPPORTED}: {name_of(node)} is a stock Docker Engine")
                 del tasks[node_id]
-        if warnings:
-            yield StatsResponse(warnings=warnings)
+        return tasks, warnings
+
+    async def _sample(
+        self,
+        term: _Term,
+        tasks: dict[str, list[str]],
+        once: bool,
+        wait_seconds: float,
+        is_changed: Callable[[], bool] | None,
+    ) -> AsyncGenerator[NodeStats, None]:
+        """Samples of these tasks, until all nodes are done or there are other tasks to ask for."""
         if not tasks:
             return
-        job = StatsJob(self._new_id(), tasks, once=request.once, interval_seconds=STATS_SECONDS)
+        job = StatsJob(self._new_id(), tasks, once=once, interval_seconds=STATS_SECONDS)
         # Nodes that are just coming to a new leader are waited for together.
-        there = await asyncio.gather(*(term.nodes.wait_listening(id, LISTEN_SECONDS) for id in tasks))
+        there = await asyncio.gather(*(term.nodes.wait_listening(id, wait_seconds) for id in tasks))
         with term.nodes.running(job, list(tasks)):
             for node_id, listens in zip(list(tasks), there, strict=True):
                 if not listens:
                     job.node_lost(node_id, UnavailableError(f"node {node_id} is not available"))
-            while (sample := await job.samples.get()) is not None:
-                yield StatsResponse(stats=sample.stats, warnings=sample.warnings)
+            look = time.monotonic() + LOOK_SECONDS
+            while True:
+                sample: NodeStats | None = NodeStats()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_SECONDS if is_changed is not None else None):
+                        sample = await job.samples.get()
+                if sample is None:
+                    return
+                yield sample
+                if is_changed is not None and time.monotonic() >= look:
+                    if is_changed():
+                        return
+                    look = time.monotonic() + LOOK_SECONDS
 
     # Nodes
 

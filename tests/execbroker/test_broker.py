@@ -26,6 +26,7 @@ from swarmcore.api.exec_pb2 import (
 from swarmcore.api.objects_pb2 import Node, Task
 from swarmcore.api.types_pb2 import NodeRole, NodeStatus, TaskState
 from swarmcore.errors import FailedPreconditionError, NotFoundError, PermissionDeniedError, SwarmError, UnavailableError
+from swarmcore.execbroker import broker
 from swarmcore.execbroker.broker import ExecBroker
 from swarmcore.execbroker.checks import EXECUTOR_PLUGIN
 from swarmcore.store.store import Store
@@ -357,3 +358,27 @@ async def test_stats_come_from_every_node_that_can_tell(bench: Bench) -> None:
         ["not supported by this node: host2 is a stock Docker Engine"]
     ]
     assert [sample.pids for answer in answers for sample in answer.stats] == [2]
+
+
+async def test_stats_take_in_tasks_that_come_later(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker, "LOOK_SECONDS", 0.01)
+    context: Any = None
+
+    async def ask() -> None:
+        bench.caller = OPERATOR
+        async for _ in bench.broker.Stats(StatsRequest(), context):
+            pass
+
+    asking = bench.own(ask())
+    await let_the_loop_run()
+    assert list(bench.worker.told[0].stats.task_ids) == ["t1"]
+
+    late = Task(id="t3", node_id="n1")
+    late.status.state = TaskState.RUNNING
+    await bench.store.update(lambda tx: tx.task.create(late))
+    async with asyncio.timeout(5):
+        while sorted(bench.worker.told[-1].stats.task_ids) != ["t1", "t3"]:  # noqa: ASYNC110 - told over a stream
+            await asyncio.sleep(0.01)
+
+    assert not asking.done()
+    asking.cancel()
