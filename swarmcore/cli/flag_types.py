@@ -56,11 +56,16 @@ def count(text: str) -> int:
     return int(text)
 
 
-def integer(text: str) -> int:
-    try:
+def between(low: int, high: int) -> Value:
+    """A whole number within bounds."""
+
+    def parse(text: str) -> int:
+        digits = text.removeprefix("-")
+        if not (digits.isascii() and digits.isdigit()) or len(digits) > 9 or not low <= int(text) <= high:
+            raise ValueError(f"{text!r} is not a whole number from {low} to {high}")
         return int(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a whole number") from None
+
+    return Value("N", parse)
 
 
 TEXT = Value("TEXT", str)

@@ -20,9 +20,9 @@ from swarmcore.cli.flag_types import (
     SIZE,
     Given,
     Value,
+    between,
     choice,
     flag,
-    integer,
     listed,
     replace,
     switch,
@@ -132,8 +132,8 @@ def _resource_flags() -> list[Any]:
         flag(title, "--ulimit", multiple=True, type=Value("NAME=SOFT[:HARD]", service_values.ulimit), help="A ulimit."),
         flag(title, "--pids-limit", "--limit-pids", type=COUNT, help="At most so many processes; 0 is no limit."),
         flag(title, "--memory-swap", type=SIZE_OR_NONE, help="Swap it may use besides memory; -1 is no limit."),
-        flag(title, "--memory-swappiness", type=Value("N", integer), help="0 to 100; -1 for the engine's own."),
-        flag(title, "--oom-score-adj", type=Value("N", integer), help="-1000 (kill it last) to 1000."),
+        flag(title, "--memory-swappiness", type=between(-1, 100), help="0 to 100; -1 for the engine's own."),
+        flag(title, "--oom-score-adj", type=between(-1000, 1000), help="-1000 (kill it last) to 1000."),
     ]
 
 
