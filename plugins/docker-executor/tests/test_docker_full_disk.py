@@ -27,7 +27,7 @@ def small_engine() -> Iterator[engines.DockerEngine]:
         data = folder / "e" / "data"
         data.mkdir(parents=True)
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "small", str(data)], check=True, timeout=10)
-        engine = engines.start_docker(folder / "e", extra=("--bridge", "none", "--iptables=false"))
+        engine = engines.start_docker(folder / "e")
         try:
             engine.import_image(IMAGE)
             yield engine
