@@ -12,6 +12,7 @@ from typing import Any, Final
 from google.protobuf.duration_pb2 import Duration
 
 from swarmcore.api.objects_pb2 import Node, Task
+from swarmcore.api.types_pb2 import ContainerStatus, PortConfig, PortStatus
 from swarmcore.plugin.executor import TaskRejectedError, TemporaryError
 from swarmcore.plugin.task_files import NODE_UNKNOWN
 from swarmcore.plugin.task_templates import expand_container, has_templates, task_name
@@ -105,3 +106,32 @@ def has_healthcheck(inspected: Mapping[str, Any]) -> bool:
     configured = (inspected.get("Config") or {}).get("Healthcheck") or {}
     test = configured.get("Test") or []
     return bool(test) and test != ["NONE"]
+
+
+def container_status(inspected: Mapping[str, Any]) -> ContainerStatus:
+    """What an engine's answer to inspect says of a container; Docker's and Podman's agree here."""
+    state = inspected["State"]
+    return ContainerStatus(
+        container_id=inspected["Id"],
+        pid=int(state.get("Pid") or 0),
+        exit_code=int(state.get("ExitCode") or 0),
+    )
+
+
+def port_status(task: Task, inspected: Mapping[str, Any]) -> PortStatus:
+    """Where the ports are that the task publishes on its host; an empty answer to inspect tells of none."""
+    published = (inspected.get("NetworkSettings") or {}).get("Ports") or {}
+    status = PortStatus()
+    for port in task.endpoint.ports:
+        if port.publish_mode != PortConfig.HOST:
+            continue
+        key = f"{port.target_port}/{PortConfig.Protocol.Name(port.protocol).lower()}"
+        for binding in (published.get(key) or [])[:1]:
+            status.ports.add(
+                name=port.name,
+                protocol=port.protocol,
+                target_port=port.target_port,
+                published_port=int(binding["HostPort"]),
+                publish_mode=PortConfig.HOST,
+            )
+    return status

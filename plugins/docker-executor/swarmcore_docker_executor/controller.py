@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from swarmcore.api.objects_pb2 import Node, Task
-from swarmcore.api.types_pb2 import ContainerStatus, PortConfig, PortStatus
+from swarmcore.api.types_pb2 import ContainerStatus, PortStatus
 from swarmcore.plugin import containers
 from swarmcore.plugin.engine_exec import container_usage, start_command
 from swarmcore.plugin.executor import (
@@ -248,29 +248,10 @@ class DockerController(Controller):
         found = self._seen
         if found is None:
             return ContainerStatus(container_id=self._id) if self.handle else None
-        state = found["State"]
-        return ContainerStatus(
-            container_id=found["Id"],
-            pid=int(state.get("Pid") or 0),
-            exit_code=int(state.get("ExitCode") or 0),
-        )
+        return containers.container_status(found)
 
     async def port_status(self) -> PortStatus | None:
-        published = ((self._seen or {}).get("NetworkSettings") or {}).get("Ports") or {}
-        status = PortStatus()
-        for port in self._task.endpoint.ports:
-            if port.publish_mode != PortConfig.HOST:
-                continue
-            key = f"{port.target_port}/{PortConfig.Protocol.Name(port.protocol).lower()}"
-            for binding in (published.get(key) or [])[:1]:
-                status.ports.add(
-                    name=port.name,
-                    protocol=port.protocol,
-                    target_port=port.target_port,
-                    published_port=int(binding["HostPort"]),
-                    publish_mode=PortConfig.HOST,
-                )
-        return status
+        return containers.port_status(self._task, self._seen or {})
 
     # Asking the engine
 
