@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any, Final
 
 from google.protobuf.duration_pb2 import Duration
@@ -21,6 +22,31 @@ from swarmcore.plugin.templates import TemplateError
 LABEL_TASK: Final = "com.docker.swarm.task"
 LABEL_TASK_ID: Final = "com.docker.swarm.task.id"
 DEFAULT_GRACE_SECONDS: Final = 10.0
+
+
+class Status(Enum):
+    """What a container is doing, as far as a task cares."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    ENDED = "ended"
+    REMOVING = "removing"
+
+
+_STATUSES: Final = {
+    "created": Status.CREATED,
+    "configured": Status.CREATED,
+    "initialized": Status.CREATED,
+    "running": Status.RUNNING,
+    "paused": Status.RUNNING,
+    "restarting": Status.RUNNING,
+    "stopping": Status.RUNNING,
+    "stopped": Status.ENDED,
+    "exited": Status.ENDED,
+    "dead": Status.ENDED,
+    "removing": Status.REMOVING,
+}
+"""Docker's words and Podman's."""
 
 
 def container_name(task: Task) -> str:
@@ -101,10 +127,24 @@ def nanoseconds(duration: Duration) -> int:
     return duration.seconds * 1_000_000_000 + duration.nanos
 
 
+def status(inspected: Mapping[str, Any]) -> Status:
+    """What a container is doing. One that its engine itself does not know any more has ended."""
+    return _STATUSES.get(str(inspected["State"]["Status"]).lower(), Status.ENDED)
+
+
+def health(inspected: Mapping[str, Any]) -> str:
+    """`starting`, `healthy`, `unhealthy`, or empty; older Podman services call the field otherwise."""
+    state = inspected["State"]
+    return str((state.get("Health") or state.get("Healthcheck") or {}).get("Status") or "")
+
+
+def stop_signal(inspected: Mapping[str, Any]) -> str:
+    return str((inspected.get("Config") or {}).get("StopSignal") or "SIGTERM")
+
+
 def has_healthcheck(inspected: Mapping[str, Any]) -> bool:
-    """Whether RUNNING has to wait for the engine to call the container healthy; asked of what the engine says of it."""
-    configured = (inspected.get("Config") or {}).get("Healthcheck") or {}
-    test = configured.get("Test") or []
+    """Whether the engine runs a health check in the container."""
+    test = ((inspected.get("Config") or {}).get("Healthcheck") or {}).get("Test") or []
     return bool(test) and test != ["NONE"]
 
 

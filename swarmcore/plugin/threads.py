@@ -27,7 +27,14 @@ class Threads:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._idle = threading.Semaphore(0)
         self._count = 0
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._count_running = 0
+        self._tell_ended: Callable[[], None] = _nothing
+        """Both under the lock."""
         self._is_closed = False
+        self.at_end: Callable[[], None] = _nothing
+        """Each thread calls it when it ends, for what is its own."""
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run `work` on a thread. Cancelled before its turn, it is not run; cancelled later, its end is nobody's."""
@@ -38,7 +45,11 @@ class Threads:
         self._jobs.put((loop, done, work))
         if not self._idle.acquire(blocking=False) and self._count < self._most:
             self._count += 1
-            threading.Thread(target=self._serve, name=f"{self._name}-{self._count}", daemon=True).start()
+            thread = threading.Thread(target=self._serve, name=f"{self._name}-{self._count}", daemon=True)
+            self._threads.append(thread)
+            with self._lock:
+                self._count_running += 1
+            thread.start()
         return await done
 
     def close(self) -> None:
@@ -47,14 +58,39 @@ class Threads:
         for _ in range(self._count):
             self._jobs.put(None)
 
+    async def wait_ended(self, seconds: float) -> None:
+        """Return when every thread has ended, or after so many seconds. To be called once it is closed."""
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        threads = list(self._threads)
+        with self._lock:
+            self._tell_ended = lambda: _call(loop, ended.set)
+            if self._count_running == 0:
+                ended.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await ended.wait()
+            for thread in threads:
+                thread.join()
+
     def _serve(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            loop, done, work = job
-            if self._is_closed:
-                _call(loop, done.cancel)
-            elif not done.cancelled():
-                _finish(loop, done, work)
-            self._idle.release()
+        try:
+            while (job := self._jobs.get()) is not None:
+                loop, done, work = job
+                if self._is_closed:
+                    _call(loop, done.cancel)
+                elif not done.cancelled():
+                    _finish(loop, done, work)
+                self._idle.release()
+        finally:
+            self.at_end()
+            with self._lock:
+                self._count_running -= 1
+                if self._count_running == 0:
+                    self._tell_ended()
+
+
+def _nothing() -> None:
+    """What a thread does at its end where nobody says anything."""
 
 
 def _finish(loop: asyncio.AbstractEventLoop, done: asyncio.Future[Any], work: Callable[[], Any]) -> None:

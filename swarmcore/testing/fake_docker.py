@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 Answer = tuple[int, object]
+"""Status, and what becomes JSON; bytes are sent as they are."""
 Handler = Callable[[str, str], Awaitable[Answer]]
 """Takes method and path with its query, without the version."""
 
@@ -22,6 +23,8 @@ class FakeDocker:
     address: str
     handler: Handler
     asked: list[str] = field(default_factory=list)
+    has_events: bool = False
+    """Whether it has an event stream, on which nothing comes; otherwise each one ends at once."""
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def wait_asked(self, what: str, seconds: float = 5, *, times: int = 1) -> None:
@@ -43,8 +46,12 @@ class FakeDocker:
                 path = "/" + target.split("/", 2)[2]
                 self.asked.append(f"{method} {path}")
                 self._news.set()
+                if self.has_events and path.startswith("/events"):
+                    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                    await reader.read()
+                    return
                 status, told = await self.handler(method, path)
-                body = json.dumps(told).encode()
+                body = told if isinstance(told, bytes) else json.dumps(told).encode()
                 head = f"HTTP/1.1 {status} -\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
                 writer.write(head.encode() + body)
                 await writer.drain()

@@ -7,9 +7,9 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final
 
+from swarmcore.plugin.engine_calls import EngineError
 from swarmcore.plugin.engine_http import Answer, ask
 from swarmcore.plugin.executor import TemporaryError
-from swarmcore_docker_executor.engine import EngineError
 
 ANSWER_SECONDS: Final = 60.0
 

@@ -9,13 +9,13 @@ from typing import Any
 from swarmcore.api.objects_pb2 import Node, Task
 from swarmcore.api.types_pb2 import NodeDescription
 from swarmcore.plugin import abilities, containers
+from swarmcore.plugin.engine_calls import EngineError
 from swarmcore.plugin.executor import Controller, Dependencies, Executor, HostInfo, TemporaryError
 from swarmcore.plugin.task_files import MemoryFolder
 from swarmcore_docker_executor import spec
 from swarmcore_docker_executor.answers import Answers
-from swarmcore_docker_executor.controller import DockerController
-from swarmcore_docker_executor.engine import Engine, EngineError
-from swarmcore_docker_executor.events import Events
+from swarmcore_docker_executor.controller import DockerController, Parts
+from swarmcore_docker_executor.engine import Engine
 from swarmcore_docker_executor.images import Images
 
 _V2_KINDS = {"volumedriver": "Volume", "networkdriver": "Network", "logdriver": "Log"}
@@ -24,18 +24,21 @@ _V2_KINDS = {"volumedriver": "Volume", "networkdriver": "Network", "logdriver": 
 class DockerExecutor(Executor):
     """One Docker Engine."""
 
-    def __init__(self, engine: Engine, events: Events, host: HostInfo) -> None:
+    def __init__(self, engine: Engine, host: HostInfo) -> None:
         self._engine = engine
-        self._events = events
-        self._answers = Answers(engine.address)
-        self._images = Images(engine)
-        self._memory = MemoryFolder(Path(host.state_dir) / "secrets")
         self._node: Node | None = None
+        self._parts = Parts(
+            engine=engine,
+            events=engine.events(),
+            answers=Answers(engine.address),
+            images=Images(engine),
+            memory=MemoryFolder(Path(host.state_dir) / "secrets"),
+            node=lambda: self._node,
+        )
 
     @classmethod
     async def connect(cls, host: HostInfo, address: str) -> DockerExecutor:
-        engine = await Engine.connect(address)
-        return cls(engine, Events(engine), host)
+        return cls(await Engine.connect(address), host)
 
     async def describe(self) -> NodeDescription:
         try:
@@ -50,33 +53,21 @@ class DockerExecutor(Executor):
         self._node = node
 
     async def controller(self, task: Task, dependencies: Dependencies) -> Controller:
-        spec.refuse_unsupported(task, self._engine.api, self._engine.host)
+        spec.refuse_unsupported(task, self._engine.api_number, self._engine.host)
         if self._node is not None:
             # A field that no template can name is refused before anything is made or fetched.
             containers.expanded(task, self._node)
-        return self._controller(task, dependencies)
+        return DockerController(self._parts, task, dependencies)
 
     async def recover(self, task: Task, handle: bytes | None, dependencies: Dependencies) -> Controller | None:
-        controller = self._controller(task, dependencies)
+        controller = DockerController(self._parts, task, dependencies)
         controller.handle = handle
         return controller if await controller.attach() else None
 
-    def _controller(self, task: Task, dependencies: Dependencies) -> DockerController:
-        return DockerController(
-            self._engine,
-            self._events,
-            self._answers,
-            self._images,
-            self._memory,
-            task,
-            dependencies,
-            lambda: self._node,
-        )
-
     async def aclose(self) -> None:
-        self._images.close()
-        self._answers.close()
-        await self._events.aclose()
+        self._parts.images.close()
+        self._parts.answers.close()
+        await self._parts.events.aclose()
         await self._engine.aclose()
 
 

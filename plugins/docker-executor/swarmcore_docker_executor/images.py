@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 
 import requests
 
-from swarmcore.plugin.executor import TaskRejectedError, TemporaryError
+from swarmcore.plugin.engine_calls import EngineError, message_of
+from swarmcore.plugin.executor import TaskRejectedError
 from swarmcore.plugin.image_pulls import ImagePulls
 from swarmcore.plugin.pull_failures import pull_failure
-from swarmcore_docker_executor.engine import Engine, EngineError, message_of, reason_of
+from swarmcore_docker_executor.engine import Engine
 
 
 class Images(ImagePulls):
@@ -33,28 +35,31 @@ class Images(ImagePulls):
         """Pull on a thread; `hear` is called for each word of the registry."""
         client = self._engine.client(timeout=None)
         headers = {"X-Registry-Auth": registry_auth} if registry_auth else {}
-        try:
-            response = client.post(
-                f"{client.base_url}/v{self._engine.api_version}/images/create",
-                params=pull_parameters(image),
-                headers=headers,
-                stream=True,
-                timeout=(10, 300),
-            )
-            if response.status_code >= 400:
-                raise EngineError(response.status_code, pull_failure(image, message_of(response)))
-            # The answer is 200 even when the pull fails: the error is a line of the stream.
-            for line in response.iter_lines():
-                told = json.loads(line) if line else {}
-                if "error" in told:
-                    raise EngineError(500, pull_failure(image, str(told["error"])))
-                hear()
-        except (requests.RequestException, ValueError) as error:
-            raise TemporaryError(
-                f"no answer from the Docker engine at {self._engine.address}: {reason_of(error)}"
-            ) from error
-        finally:
-            client.close()
+        with contextlib.closing(client):
+            try:
+                response = client.post(
+                    f"{client.base_url}/v{self._engine.api_version}/images/create",
+                    params=pull_parameters(image),
+                    headers=headers,
+                    stream=True,
+                    timeout=(10, 300),
+                )
+                # What is not read to its end keeps its socket until it is closed.
+                with response:
+                    _follow(image, response, hear)
+            except (requests.RequestException, ValueError) as error:
+                raise self._engine.away(error) from error
+
+
+def _follow(image: str, response: requests.Response, hear: Callable[[], None]) -> None:
+    if response.status_code >= 400:
+        raise EngineError(response.status_code, pull_failure(image, message_of(response)))
+    # The answer is 200 even when the pull fails: the error is a line of the stream.
+    for line in response.iter_lines():
+        told = json.loads(line) if line else {}
+        if "error" in told:
+            raise EngineError(500, pull_failure(image, str(told["error"])))
+        hear()
 
 
 def pull_parameters(image: str) -> dict[str, str]:

@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import unquote_plus, urlencode
 
+from swarmcore.plugin.engine_calls import EngineError
 from swarmcore.plugin.executor import ExecutorError, LogLine, LogOptions
 from swarmcore_docker_executor.answers import Answers
-from swarmcore_docker_executor.engine import EngineError
 
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 """Of one frame; the engine's own are 16 KiB, its time and what the log driver adds."""

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 from swarmcore_docker_executor.answers import Answers
-from swarmcore_docker_executor.controller import DockerController
+from swarmcore_docker_executor.controller import DockerController, Parts
 from swarmcore_docker_executor.engine import Engine
-from swarmcore_docker_executor.events import Events
 from swarmcore_docker_executor.executor import DockerExecutor
 from swarmcore_docker_executor.images import Images
 
@@ -66,15 +65,21 @@ class NoImages(Images):
 
 
 @contextlib.asynccontextmanager
-async def controller_on(container: OneContainer, folder: Path) -> AsyncIterator[tuple[DockerController, FakeDocker]]:
+async def controller_on(
+    container: OneContainer, folder: Path, *, has_events: bool = False
+) -> AsyncIterator[tuple[DockerController, FakeDocker]]:
     task = Task(id="t1", slot=1)
     task.service_annotations.name = "web"
     task.spec.container.image = "redis"
     async with fake_docker(container.answer) as docker:
+        docker.has_events = has_events
         engine = Engine(docker.address, "1.41")
-        events, images = Events(engine), NoImages(engine)
-        answers, memory = Answers(docker.address), MemoryFolder(folder / "s")
-        controller = DockerController(engine, events, answers, images, memory, task, Dependencies())
+        events, images = engine.events(), NoImages(engine)
+        if has_events:
+            with events.watch("any") as watcher:
+                await watcher.wait(5)
+        parts = Parts(engine, events, Answers(docker.address), images, MemoryFolder(folder / "s"))
+        controller = DockerController(parts, task, Dependencies())
         try:
             yield controller, docker
         finally:
@@ -194,7 +199,7 @@ async def test_a_template_is_refused_by_its_field_before_anything_is_made(tmp_pa
     task.spec.container.env.append("HOST={{.Node.Nothing}}")
     async with fake_docker(OneContainer().answer) as docker:
         engine = Engine(docker.address, "1.41")
-        executor = DockerExecutor(engine, Events(engine), HostInfo(state_dir=str(tmp_path)))
+        executor = DockerExecutor(engine, HostInfo(state_dir=str(tmp_path)))
         await executor.configure(Node(id="n"))
 
         with pytest.raises(TaskRejectedError, match=r"env\[0\].*Node\.Nothing"):
@@ -202,3 +207,16 @@ async def test_a_template_is_refused_by_its_field_before_anything_is_made(tmp_pa
 
         await executor.aclose()
         assert not any("/containers" in each for each in docker.asked)
+
+
+async def test_a_wait_asks_nothing_where_nothing_has_happened_since_the_start(tmp_path: Path) -> None:
+    async with controller_on(OneContainer(), tmp_path, has_events=True) as (controller, docker):
+        await controller.prepare()
+        await controller.start()
+        docker.asked.clear()
+
+        waiting = asyncio.ensure_future(controller.wait())
+        await asyncio.sleep(0.02)
+        await cancelled(waiting)
+
+        assert docker.asked == []

@@ -11,11 +11,7 @@ from swarmcore.testing.engines import DockerEngine
 from swarmcore.testing.executor_contract import ExecutorContract
 from swarmcore.testing.executor_contract.subjects.container_engine import ContainerEngineSubject
 
-pytestmark = [
-    pytest.mark.engine,
-    # Seen once, and not found: a socket that the garbage collector closed. It is shown, and fails nothing else.
-    pytest.mark.filterwarnings("default::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.engine
 
 
 class TestDocker(ExecutorContract):

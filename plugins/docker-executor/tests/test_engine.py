@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from swarmcore_docker_executor.engine import THREADS, Engine, EngineError
+from swarmcore_docker_executor.engine import Engine
 from swarmcore_docker_executor.factory import DockerFactory
 
 from swarmcore.api.ids import new_id
 from swarmcore.api.objects_pb2 import Task
 from swarmcore.errors import ConfigurationError
+from swarmcore.plugin.engine_calls import THREADS, EngineError
 from swarmcore.plugin.executor import (
     ContainerStatuser,
     Controller,

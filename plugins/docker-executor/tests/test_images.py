@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import os
 from collections.abc import AsyncIterator
 
 import pytest
@@ -78,6 +80,22 @@ async def test_an_image_that_is_not_here_is_refused_in_the_registrys_words() -> 
                 await images.fetch("redis:3", "")
 
         assert pulls(docker) == 2
+
+
+async def test_a_pull_that_fails_in_its_middle_leaves_no_socket() -> None:
+    registry = Registry()
+    registry.pulled = (200, b'{"error": "no such host"}\n' + b" " * 100_000)
+    before = len(os.listdir("/proc/self/fd"))
+    gc.disable()
+    try:
+        async with images_of(registry) as (images, _, _):
+            with pytest.raises(TaskRejectedError, match="no such host") as refused:
+                await images.fetch("redis:3", "")
+        after = len(os.listdir("/proc/self/fd"))
+    finally:
+        gc.enable()
+
+    assert after == before, refused
 
 
 async def test_a_digest_that_is_here_needs_no_registry() -> None:

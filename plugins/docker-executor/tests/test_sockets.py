@@ -8,8 +8,9 @@ import os
 from pathlib import Path
 
 import pytest
-from swarmcore_docker_executor.engine import THREADS, Engine
+from swarmcore_docker_executor.engine import Engine
 
+from swarmcore.plugin.engine_calls import THREADS
 from swarmcore.plugin.executor import TemporaryError
 from swarmcore.testing.fake_docker import Answer, fake_docker
 

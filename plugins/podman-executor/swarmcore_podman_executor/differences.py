@@ -21,14 +21,13 @@ import re
 import signal
 from collections.abc import Mapping
 from datetime import datetime
-from enum import Enum
 from typing import Any, Final
 
 from swarmcore.plugin.containers import LABEL_TASK
 
 Inspected = Mapping[str, Any]
 
-EVENT_FILTERS: Final = {
+NEWS: Final = {
     "type": ["container"],
     "event": ["died", "remove", "cleanup"],
     "label": [f"{LABEL_TASK}="],
@@ -40,39 +39,7 @@ NO_TIMER: Final = 0
 """The interval of a health check that Podman leaves to whoever asks for it."""
 
 
-class Status(Enum):
-    """What a container is doing, as far as a task cares."""
-
-    CREATED = "created"
-    RUNNING = "running"
-    ENDED = "ended"
-    REMOVING = "removing"
-
-
-_STATUSES: Final = {
-    "created": Status.CREATED,
-    "configured": Status.CREATED,
-    "initialized": Status.CREATED,
-    "running": Status.RUNNING,
-    "paused": Status.RUNNING,
-    "stopping": Status.RUNNING,
-    "stopped": Status.ENDED,
-    "exited": Status.ENDED,
-    "removing": Status.REMOVING,
-}
-
 _TIMESTAMP: Final = re.compile(r"(?P<whole>[0-9-]+T[0-9:]+)(?:[.](?P<fraction>[0-9]+))?(?P<zone>Z|[+-][0-9:]+)")
-
-
-def status(found: Inspected) -> Status:
-    """What the container is doing. One that Podman itself does not know any more has ended."""
-    return _STATUSES.get(str(found["State"]["Status"]).lower(), Status.ENDED)
-
-
-def health(found: Inspected) -> str:
-    """`starting`, `healthy`, `unhealthy`, or empty; older services call the field otherwise."""
-    state = found["State"]
-    return str((state.get("Health") or state.get("Healthcheck") or {}).get("Status") or "")
 
 
 def cause_of_death(found: Inspected, *, is_ours: bool) -> str:
@@ -105,15 +72,6 @@ def removal_error(reports: object) -> str:
         if error:
             return str(error)
     return ""
-
-
-def event_name(event: Mapping[str, Any]) -> str:
-    """The container that an event is about; empty where it is about none."""
-    return str(((event.get("Actor") or {}).get("Attributes") or {}).get("name") or "")
-
-
-def stop_signal(found: Inspected) -> str:
-    return str((found.get("Config") or {}).get("StopSignal") or "SIGTERM")
 
 
 def signal_number(name: str) -> int | None:

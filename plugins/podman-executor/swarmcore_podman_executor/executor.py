@@ -10,12 +10,12 @@ from typing import Any
 from swarmcore.api.objects_pb2 import Node, Task
 from swarmcore.api.types_pb2 import NodeDescription
 from swarmcore.plugin import abilities, containers
+from swarmcore.plugin.engine_calls import EngineError
 from swarmcore.plugin.executor import Controller, Dependencies, Executor, HostInfo, TemporaryError
 from swarmcore.plugin.task_files import MemoryFolder
 from swarmcore_podman_executor import spec
 from swarmcore_podman_executor.controller import Parts, PodmanController
-from swarmcore_podman_executor.engine import Engine, EngineError
-from swarmcore_podman_executor.events import Events
+from swarmcore_podman_executor.engine import Engine
 from swarmcore_podman_executor.images import Images
 
 PLUGIN_KINDS = {"volume": "Volume", "network": "Network", "log": "Log"}
@@ -26,7 +26,7 @@ class PodmanExecutor(Executor):
 
     def __init__(self, engine: Engine, host: HostInfo) -> None:
         self._engine = engine
-        self._parts = Parts(engine, Events(engine), Images(engine), memory_folder(host.state_dir))
+        self._parts = Parts(engine, engine.events(), Images(engine), memory_folder(host.state_dir))
 
     @classmethod
     async def connect(cls, host: HostInfo, address: str) -> PodmanExecutor:

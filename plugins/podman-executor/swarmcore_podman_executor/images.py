@@ -11,11 +11,12 @@ from urllib.parse import quote
 import requests
 from podman.errors import PodmanError
 
+from swarmcore.plugin.engine_calls import EngineError, message_of
 from swarmcore.plugin.executor import TaskRejectedError, TemporaryError
 from swarmcore.plugin.image_pulls import ImagePulls
 from swarmcore.plugin.pull_failures import pull_failure
 from swarmcore_podman_executor.differences import normalized_image
-from swarmcore_podman_executor.engine import Engine, EngineError, message_of, request
+from swarmcore_podman_executor.engine import Engine, request
 from swarmcore_podman_executor.sockets import abort
 
 MAX_KNOWN: Final = 256
@@ -91,15 +92,9 @@ class Images(ImagePulls):
                 timeout=(10, PULL_SECONDS),
                 stream=True,
             )
-            if response.status_code >= 400:
-                raise EngineError(response.status_code, pull_failure(image, message_of(response)))
-            # The answer is 200 even when the pull fails: the error is a line of the stream.
-            for line in response.iter_lines():
-                told = json.loads(line) if line else {}
-                if told.get("error"):
-                    raise EngineError(500, pull_failure(image, str(told["error"])))
-                if not str(told.get("stream") or "").startswith(OWN_WORDS):
-                    hear()
+            # What is not read to its end keeps its socket until it is closed.
+            with response:
+                _follow(image, response, hear)
         except (requests.RequestException, PodmanError, ValueError) as error:
             raise self._engine.away(error) from error
         finally:
@@ -111,3 +106,15 @@ class Images(ImagePulls):
         super().close()
         for client in list(self._pulling):
             abort(client)
+
+
+def _follow(image: str, response: requests.Response, hear: Callable[[], None]) -> None:
+    if response.status_code >= 400:
+        raise EngineError(response.status_code, pull_failure(image, message_of(response)))
+    # The answer is 200 even when the pull fails: the error is a line of the stream.
+    for line in response.iter_lines():
+        told = json.loads(line) if line else {}
+        if told.get("error"):
+            raise EngineError(500, pull_failure(image, str(told["error"])))
+        if not str(told.get("stream") or "").startswith(OWN_WORDS):
+            hear()

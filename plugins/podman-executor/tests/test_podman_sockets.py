@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from swarmcore_podman_executor.engine import THREADS, Engine, EngineError
+from swarmcore_podman_executor.engine import Engine
 from swarmcore_podman_executor.images import Images
 
 from swarmcore.errors import ConfigurationError
+from swarmcore.plugin.engine_calls import THREADS, EngineError
 from swarmcore.plugin.executor import TemporaryError
 from swarmcore.testing.fake_docker import Answer, fake_docker
 

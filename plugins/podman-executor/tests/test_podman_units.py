@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from swarmcore_podman_executor import differences, spec
-from swarmcore_podman_executor.differences import Status
 from swarmcore_podman_executor.health import HealthCheck
 from swarmcore_podman_executor.host import Host
 
@@ -69,17 +68,6 @@ def test_a_timestamp_is_read_with_or_without_a_fraction(text: str, nanoseconds: 
 def test_what_is_no_timestamp_is_an_error() -> None:
     with pytest.raises(ValueError, match="not a timestamp"):
         differences.log_timestamp_ns("yesterday")
-
-
-def test_every_status_is_one_of_four_and_an_unknown_one_is_an_end() -> None:
-    told = ("configured", "initialized", "running", "paused", "stopped", "exited", "removing", "unknown")
-
-    found = [differences.status({"State": {"Status": each}}) for each in told]
-
-    assert found == [
-        *(Status.CREATED, Status.CREATED, Status.RUNNING, Status.RUNNING),
-        *(Status.ENDED, Status.ENDED, Status.REMOVING, Status.ENDED),
-    ]
 
 
 def test_what_answers_500_is_told_by_its_words() -> None:
