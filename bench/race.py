@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,8 @@ POLL_SECONDS = 0.02
 RACE_SECONDS = 600.0
 SETTLE_SECONDS = 3.0
 ENGINE_REPLICAS = 20
+ENGINE_ROUNDS = 7
+REMOVE_SECONDS = 60.0
 
 T = TypeVar("T")
 Side = Callable[[bool], AbstractAsyncContextManager[Manager]]
@@ -158,20 +160,38 @@ async def idle(side: Side, seconds: float) -> Idle:
         return Idle(100 * spent / (time.monotonic() - start), memory_mb(manager))
 
 
-async def containers(side: Side) -> float:
-    """Seconds until real containers run on one real engine."""
-    async with side(True) as manager:
+async def containers(sides: Sequence[str], rounds: int) -> dict[str, float]:
+    """Median seconds until real containers run on a real engine. Each side has an engine of its own, and they take
+    turns: a single round says little, since what engine and kernel need for the same varies by a tenth.
+    """
+    async with AsyncExitStack() as stack:
+        managers = {name: await stack.enter_async_context(SIDES[name](True)) for name in sides}
         await asyncio.sleep(SETTLE_SECONDS)
-        start = time.monotonic()
-        service = await manager.create_service("containers", ENGINE_REPLICAS)
-        await until_running(manager, service, ENGINE_REPLICAS)
-        seconds = time.monotonic() - start
-        there = len(await asyncio.to_thread(_engine_of(manager).containers))
-        if there != ENGINE_REPLICAS:
-            raise RuntimeError(f"the manager counts {ENGINE_REPLICAS} containers, and the engine shows {there}")
-        # Gone before the engine is, so that neither side leaves containers to be killed.
-        await manager.remove_service(service)
-        return seconds
+        taken: dict[str, list[float]] = {name: [] for name in sides}
+        for number in range(rounds):
+            for name in sides if number % 2 == 0 else reversed(sides):
+                taken[name].append(await _containers_once(managers[name], f"containers-{number}"))
+        return {name: median(seconds) for name, seconds in taken.items()}
+
+
+async def _containers_once(manager: Manager, name: str) -> float:
+    start = time.monotonic()
+    service = await manager.create_service(name, ENGINE_REPLICAS)
+    await until_running(manager, service, ENGINE_REPLICAS)
+    seconds = time.monotonic() - start
+    engine = _engine_of(manager)
+    there = len(await asyncio.to_thread(engine.containers))
+    if there != ENGINE_REPLICAS:
+        raise RuntimeError(f"the manager counts {ENGINE_REPLICAS} containers, and the engine shows {there}")
+    await manager.remove_service(service)
+    async with asyncio.timeout(REMOVE_SECONDS):
+        while True:
+            if not await asyncio.to_thread(engine.containers):
+                break
+            await asyncio.sleep(0.2)
+    # Networks and mounts of what has ended are still being taken down.
+    await asyncio.sleep(1.0)
+    return seconds
 
 
 def _engine_of(manager: Manager) -> DockerEngine:
@@ -229,7 +249,12 @@ async def run(options: argparse.Namespace, console: Console) -> int:
         idles = await runner.each("idle manager", lambda side: idle(side, seconds))
         measured.idle = {name: (result.cpu_percent, result.mb) for name, result in idles.items()}
     if "engine" in wanted:
-        measured.containers = await runner.each(f"{ENGINE_REPLICAS} containers on one engine", containers)
+        rounds = 1 if options.quick else ENGINE_ROUNDS
+        console.print(f"[dim]{ENGINE_REPLICAS} containers on one engine, {rounds} rounds: {', '.join(sides)} …[/dim]")
+        try:
+            measured.containers = await containers(sides, rounds)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs in the report
+            runner.failures.append(f"{ENGINE_REPLICAS} containers on one engine: {_first_line(error)}")
     if "logs" in wanted and "ours" in sides:
         console.print("[dim]service logs -f of 100 process tasks: ours …[/dim]")
         try:
