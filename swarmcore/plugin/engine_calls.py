@@ -6,9 +6,10 @@ of its own. Their typed helpers drop fields silently, so requests are dictionari
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from swarmcore.plugin.engine_exec import EngineApi
@@ -68,16 +69,16 @@ class EngineCalls(ABC, Generic[C]):
         self.api = api
         """For requests that both engines know, and that need no thread."""
         self._threads = threads if threads is not None else Threads(THREADS, engine.lower())
-        self._threads.at_end = self._end_client
+        self._threads.at_end = self._end_own_client
         self._local = threading.local()
         self._lock = threading.Lock()
         self._clients: list[C] = []
-        """Of the threads, each until its thread ends. Under the lock, as is:"""
+        """Those in use. Under the lock, as is:"""
         self._is_closed = False
 
     @abstractmethod
-    def client(self, timeout: float | None = CALL_SECONDS) -> C:
-        """A client of the caller's own, for a request that lasts; connects to nothing yet. Close it."""
+    def _client(self, timeout: float | None) -> C:
+        """Make a client; it connects to nothing yet."""
 
     @abstractmethod
     def _ask(
@@ -124,6 +125,18 @@ class EngineCalls(ABC, Generic[C]):
 
         return await self.run(send)
 
+    @contextlib.contextmanager
+    def lasting(self) -> Iterator[C]:
+        """A client for a request that lasts, on the caller's thread; the request ends at the latest with this object.
+
+        Raises TemporaryError where that is closed.
+        """
+        client = self._new_client(None)
+        try:
+            yield client
+        finally:
+            self._end(client)
+
     async def run(self, function: Callable[[], T]) -> T:
         """Run a blocking function on the engine's threads."""
         return await self._threads.run(function)
@@ -145,20 +158,27 @@ class EngineCalls(ABC, Generic[C]):
         """The client of this thread."""
         found: C | None = getattr(self._local, "client", None)
         if found is None:
-            with self._lock:
-                if self._is_closed:
-                    raise TemporaryError("the executor was closed")
-                found = self._local.client = self.client()
-                self._clients.append(found)
+            found = self._local.client = self._new_client(CALL_SECONDS)
         return found
 
-    def _end_client(self) -> None:
-        """Close this thread's client: only its own thread does, so none is closed while it is used."""
+    def _end_own_client(self) -> None:
         client: C | None = getattr(self._local, "client", None)
         if client is not None:
-            with self._lock:
-                self._clients.remove(client)
-            client.close()
+            self._end(client)
+
+    def _new_client(self, timeout: float | None) -> C:
+        with self._lock:
+            if self._is_closed:
+                raise TemporaryError("the executor was closed")
+            client = self._client(timeout)
+            self._clients.append(client)
+        return client
+
+    def _end(self, client: C) -> None:
+        """Close a client: only its own thread does, so none is closed while it is used."""
+        with self._lock:
+            self._clients.remove(client)
+        client.close()
 
 
 def message_of(answer: Response) -> str:

@@ -11,7 +11,7 @@ from docker.api.client import APIClient
 
 from swarmcore.errors import ConfigurationError
 from swarmcore.plugin.container_events import ContainerEvents
-from swarmcore.plugin.engine_calls import CALL_SECONDS, EngineCalls, reason_of
+from swarmcore.plugin.engine_calls import EngineCalls, reason_of
 from swarmcore.plugin.engine_exec import EngineApi
 from swarmcore.plugin.executor import ExecutorError
 from swarmcore.plugin.threads import Threads
@@ -73,7 +73,7 @@ class Engine(EngineCalls[APIClient]):
         """News of tasks' containers from now on; to be closed before the engine is."""
         return ContainerEvents(self.engine, self.address, f"/v{self.api_version}/events", NEWS)
 
-    def client(self, timeout: float | None = CALL_SECONDS) -> APIClient:
+    def _client(self, timeout: float | None) -> APIClient:
         return new_client(self.address, self.api_version, timeout)
 
     def _ask(

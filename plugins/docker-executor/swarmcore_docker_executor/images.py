@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable
 
@@ -33,9 +32,8 @@ class Images(ImagePulls):
 
     def _pull(self, image: str, registry_auth: str, hear: Callable[[], None]) -> None:
         """Pull on a thread; `hear` is called for each word of the registry."""
-        client = self._engine.client(timeout=None)
         headers = {"X-Registry-Auth": registry_auth} if registry_auth else {}
-        with contextlib.closing(client):
+        with self._engine.lasting() as client:
             try:
                 response = client.post(
                     f"{client.base_url}/v{self._engine.api_version}/images/create",

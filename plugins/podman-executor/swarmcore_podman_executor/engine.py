@@ -68,7 +68,7 @@ class Engine(EngineCalls[Any]):
         """News of tasks' containers from now on; to be closed before the engine is."""
         return ContainerEvents(self.engine, self.address, f"{API_PREFIX}/events", NEWS)
 
-    def client(self, timeout: float | None = CALL_SECONDS) -> Any:
+    def _client(self, timeout: float | None) -> Any:
         return new_client(self.address, API_VERSION, timeout)
 
     def _ask(

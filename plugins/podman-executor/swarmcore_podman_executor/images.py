@@ -17,7 +17,6 @@ from swarmcore.plugin.image_pulls import ImagePulls
 from swarmcore.plugin.pull_failures import pull_failure
 from swarmcore_podman_executor.differences import normalized_image
 from swarmcore_podman_executor.engine import Engine, request
-from swarmcore_podman_executor.sockets import abort
 
 MAX_KNOWN: Final = 256
 PULL_SECONDS: Final = 300.0
@@ -44,8 +43,6 @@ class Images(ImagePulls):
         self._engine = engine
         self._known: dict[str, Image] = {}
         """By the name that the task gives it, as it was found last."""
-        self._pulling: set[Any] = set()
-        """Clients of pulls that are under way; changed by their threads (one operation, so no lock)."""
 
     async def get(self, image: str, registry_auth: str) -> Image:
         """Have the image here, as `fetch` does, and tell what the engine knows of it."""
@@ -79,33 +76,24 @@ class Images(ImagePulls):
 
     def _pull(self, image: str, registry_auth: str, hear: Callable[[], None]) -> None:
         """Pull on a thread; `hear` is called for each word of the registry."""
-        client = self._engine.client(timeout=None)
-        self._pulling.add(client)
         headers = {"X-Registry-Auth": registry_auth} if registry_auth else None
-        try:
-            response = request(
-                client,
-                "POST",
-                "/images/pull",
-                params={"reference": normalized_image(image)},
-                headers=headers,
-                timeout=(10, PULL_SECONDS),
-                stream=True,
-            )
-            # What is not read to its end keeps its socket until it is closed.
-            with response:
-                _follow(image, response, hear)
-        except (requests.RequestException, PodmanError, ValueError) as error:
-            raise self._engine.away(error) from error
-        finally:
-            self._pulling.discard(client)
-            client.close()
+        with self._engine.lasting() as client:
+            try:
+                response = request(
+                    client,
+                    "POST",
+                    "/images/pull",
+                    params={"reference": normalized_image(image)},
+                    headers=headers,
+                    timeout=(10, PULL_SECONDS),
+                    stream=True,
+                )
+                # What is not read to its end keeps its socket until it is closed.
+                with response:
+                    _follow(image, response, hear)
+            except (requests.RequestException, PodmanError, ValueError) as error:
+                raise self._engine.away(error) from error
         self._known.pop(image, None)
-
-    def close(self) -> None:
-        super().close()
-        for client in list(self._pulling):
-            abort(client)
 
 
 def _follow(image: str, response: requests.Response, hear: Callable[[], None]) -> None:
