@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, Final
 
 import grpc
@@ -47,7 +47,11 @@ _FAILURES: Final = (grpc.aio.AioRpcError, asyncio.InvalidStateError)
 class AccessServer:
     """The requests of one session. A manager that knows none of this is a fact, not an error."""
 
-    def __init__(self, channel: grpc.aio.Channel, worker: Worker, node_id: str, clock: Clock) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, worker: Worker, node_id: str, clock: Clock, on_stock: Callable[[], None]
+    ) -> None:
+        """`on_stock` is told that the manager is none of this kind."""
+        self._on_stock = on_stock
         self._stub = TaskAccessBrokerStub(channel)
         self._worker = worker
         self._node_id = node_id
@@ -64,6 +68,7 @@ class AccessServer:
                     await self._listen()
                 except grpc.aio.AioRpcError as error:
                     if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                        self._on_stock()
                         await asyncio.Event().wait()
                     log.debug("listening for requests ended: %s", error.details())
                 await self._end_all()

@@ -12,7 +12,7 @@ from typing import Final
 from swarmcore.agent.connections import Connection, Connections
 from swarmcore.agent.description import Describer
 from swarmcore.agent.reporter import Reporter
-from swarmcore.agent.session import DescriptionChangedError, Session, SessionError
+from swarmcore.agent.session import RegisterAgainError, Session, SessionError
 from swarmcore.agent.steps import text_of
 from swarmcore.agent.task_manager import Deadlines
 from swarmcore.agent.worker import Worker
@@ -139,8 +139,8 @@ class Agent:
             registered = asyncio.Event()
             try:
                 await self._one_session(registered)
-            except DescriptionChangedError:
-                log.info("the node's description changed: registering again")
+            except RegisterAgainError as error:
+                log.info("%s: registering again", error)
                 backoff = 0.0
             except (SwarmError, OSError) as error:
                 self._say(error, was_registered=registered.is_set())
@@ -155,6 +155,7 @@ class Agent:
             clock=self._clock,
             node_id=self._node_id,
             on_message=self._take_message,
+            on_stock=lambda: self._stock_manager(connection),
         )
         try:
             description = self._describer.current()
@@ -162,7 +163,7 @@ class Agent:
             self._registered(connection, session)
             registered.set()
             await session.run(self._watch_description(description))
-        except DescriptionChangedError:
+        except RegisterAgainError:
             raise
         except SessionError:
             connection.failed()
@@ -170,6 +171,11 @@ class Agent:
         finally:
             session.close()
             await connection.aclose()
+
+    @staticmethod
+    def _stock_manager(connection: Connection) -> None:
+        if connection.is_stock():
+            raise RegisterAgainError("the managers are SwarmKit's, which take no pings")
 
     def _registered(self, connection: Connection, session: Session) -> None:
         connection.succeeded()
@@ -195,7 +201,7 @@ class Agent:
         while True:
             self._refresh.clear()
             if await self._describer.describe() != registered:
-                raise DescriptionChangedError("the node's description changed")
+                raise RegisterAgainError("the node's description changed")
             await self._pause(UNKNOWN_ENGINE_SECONDS if self._describer.is_away else DESCRIBE_EVERY_SECONDS)
 
     async def _pause(self, seconds: float) -> None:

@@ -35,6 +35,10 @@ class Connection(Protocol):
         """The manager did not, or the session broke: prefer others."""
         ...
 
+    def is_stock(self) -> bool:
+        """The manager is one of SwarmKit's; return whether this connection asks more of it than it puts up with."""
+        ...
+
     async def aclose(self) -> None: ...
 
 
@@ -49,8 +53,16 @@ class Connections(Protocol):
 class RemoteConnection:
     """Satisfies `Connection`; what happens to it moves the peer's weight."""
 
-    def __init__(self, channel: grpc.aio.Channel, peer: RemotePeer, remotes: Remotes, failed: deque[str]) -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        peer: RemotePeer,
+        remotes: Remotes,
+        failed: deque[str],
+        on_stock: Callable[[], bool],
+    ) -> None:
         """`failed`: where the address is noted when it fails."""
+        self.is_stock = on_stock
         self._failed = failed
         self.channel = channel
         self.peer = f"manager {peer.addr}"
@@ -73,11 +85,20 @@ class RemoteConnections:
     """Satisfies `Connections`: weighted choice among the managers that are known."""
 
     def __init__(
-        self, remotes: Remotes, dial: Callable[[str], grpc.aio.Channel], *, dial_seconds: float = DIAL_SECONDS
+        self,
+        remotes: Remotes,
+        dial: Callable[[str], grpc.aio.Channel],
+        *,
+        dial_stock: Callable[[str], grpc.aio.Channel] | None = None,
+        dial_seconds: float = DIAL_SECONDS,
     ) -> None:
-        """`dial` makes a channel to `host:port`; it connects to nothing yet."""
+        """`dial` makes a channel to `host:port`; it connects to nothing yet.
+
+        `dial_stock` does so for SwarmKit's managers, who hang up on somebody that pings them. No cluster has both.
+        """
         self._remotes = remotes
         self._dial = dial
+        self._dial_stock = dial_stock
         self._dial_seconds = dial_seconds
         self._failed: deque[str] = deque(maxlen=1)
         """The address that failed last."""
@@ -87,7 +108,7 @@ class RemoteConnections:
         peer = self._remotes.select(tuple(self._failed)) or self._remotes.select()
         if peer is None:
             raise UnavailableError("no manager is known")
-        connection = RemoteConnection(self._dial(peer.addr), peer, self._remotes, self._failed)
+        connection = RemoteConnection(self._dial(peer.addr), peer, self._remotes, self._failed, self._take_as_stock)
         try:
             async with asyncio.timeout(self._dial_seconds):
                 await connected(connection.channel)
@@ -99,3 +120,10 @@ class RemoteConnections:
             await connection.aclose()
             raise
         return connection
+
+    def _take_as_stock(self) -> bool:
+        dial, self._dial_stock = self._dial_stock, None
+        if dial is None:
+            return False
+        self._dial = dial
+        return True

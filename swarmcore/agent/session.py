@@ -45,8 +45,8 @@ class SessionError(UnavailableError):
     """The session is over; open another one, here or with another manager."""
 
 
-class DescriptionChangedError(SessionError):
-    """The node has something new to say of itself: register again, under the same session id."""
+class RegisterAgainError(SessionError):
+    """Nothing failed: register again, under the same session id."""
 
 
 def words_of(error: grpc.aio.AioRpcError) -> str:
@@ -70,14 +70,16 @@ class Session:
         clock: Clock,
         node_id: str,
         on_message: OnMessage,
+        on_stock: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_stock` is called when the manager turns out to be one of SwarmKit's; what it raises ends the session."""
         self._stub = DispatcherStub(channel)
         self._worker = worker
         self._reporter = reporter
         self._clock = clock
         self._on_message = on_message
         self._logs = LogPublisher(channel, worker, node_id, clock)
-        self._access = AccessServer(channel, worker, node_id, clock)
+        self._access = AccessServer(channel, worker, node_id, clock, on_stock)
         self._call: grpc.aio.UnaryStreamCall[SessionRequest, SessionMessage] | None = None
         self.id = ""
 

@@ -31,6 +31,9 @@ class OwnManager:
     def failed(self) -> None:
         """There is no other one to turn to."""
 
+    def is_stock(self) -> bool:
+        return False
+
     async def aclose(self) -> None:
         await self.channel.close()
 
