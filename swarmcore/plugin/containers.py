@@ -13,7 +13,7 @@ from typing import Any, Final
 from google.protobuf.duration_pb2 import Duration
 
 from swarmcore.api.objects_pb2 import Node, Task
-from swarmcore.api.types_pb2 import ContainerStatus, PortConfig, PortStatus
+from swarmcore.api.types_pb2 import ContainerStatus, PortConfig, PortStatus, Privileges
 from swarmcore.plugin.executor import TaskRejectedError, TemporaryError
 from swarmcore.plugin.task_files import NODE_UNKNOWN
 from swarmcore.plugin.task_templates import expand_container, has_templates, task_name
@@ -111,6 +111,18 @@ def seccomp_profile(profile: bytes) -> str:
         return json.dumps(json.loads(profile), separators=(",", ":"))
     except ValueError as error:
         raise TaskRejectedError("container.privileges.seccomp.profile: is not JSON") from error
+
+
+def refuse_meaningless(task: Task) -> None:
+    """Raise TaskRejectedError for a field that says something and that no container engine could heed."""
+    if task.spec.resources.limits.generic:
+        raise TaskRejectedError("resources.limits.generic: generic resources are counted, and limit nothing")
+    container = task.spec.container
+    seccomp = container.privileges.seccomp
+    if seccomp.profile and seccomp.mode != Privileges.SeccompOpts.CUSTOM:
+        raise TaskRejectedError("container.privileges.seccomp.profile: needs the mode CUSTOM")
+    if any(reference.WhichOneof("target") == "runtime" for reference in container.configs):
+        raise TaskRejectedError("container.configs.runtime: is for credential specs, which only Windows knows")
 
 
 def stop_grace(task: Task) -> float:

@@ -20,6 +20,7 @@ from swarmcore.plugin.templates import TemplateError
 
 SECRETS_FOLDER = "/run/secrets"
 DEFAULT_MODE = 0o444
+MAX_MODE = 0o7777
 TEMPLATING = "golang"
 NODE_UNKNOWN = "waits for what a manager says of this node, which the task's templates name"
 
@@ -99,12 +100,14 @@ def _file(target: FileTarget, name: str, folder: str, data: bytes) -> File:
         raise TaskRejectedError(f"target {target.name!r} leaves its folder; use the path of a file without '..'")
     if PurePosixPath(folder) not in path.parents:
         raise TaskRejectedError(f"target {target.name!r} leaves its folder; use a path below {folder}")
+    if target.mode > MAX_MODE:
+        raise TaskRejectedError(f"target {target.name!r}: mode {target.mode:o} has more than permissions; use 444")
     return File(
         target=str(path),
         data=data,
         uid=_id(target.uid),
         gid=_id(target.gid),
-        mode=target.mode & 0o7777 if target.mode else DEFAULT_MODE,
+        mode=target.mode or DEFAULT_MODE,
     )
 
 

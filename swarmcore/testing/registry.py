@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import socket
 import tarfile
 import threading
@@ -75,7 +76,21 @@ def registry(*, namespace: str = "", port: int = 0, login: tuple[str, str] | Non
         server.server_close()
 
 
-def listen(namespace: str = "", port: int = 0, address: str = "127.0.0.1") -> socket.socket:
+def free_port(namespace: str = "") -> int:
+    """A port that nobody has for TCP and UDP, on any address. Far from those that the kernel gives away by itself, so
+    that it is likely to stay free."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        try:
+            with listen(namespace, port, "0.0.0.0"), listen(namespace, port, "0.0.0.0", kind=socket.SOCK_DGRAM):  # noqa: S104
+                return port
+        except OSError:
+            continue
+    raise RuntimeError("no port is free")
+
+
+def listen(
+    namespace: str = "", port: int = 0, address: str = "127.0.0.1", *, kind: int = socket.SOCK_STREAM
+) -> socket.socket:
     """A socket that listens in a network namespace, whichever thread uses it later."""
     made: list[socket.socket] = []
     failed: list[OSError] = []
@@ -84,7 +99,13 @@ def listen(namespace: str = "", port: int = 0, address: str = "127.0.0.1") -> so
         try:
             if namespace:
                 _enter(namespace)
-            made.append(socket.create_server((address, port)))
+            there = socket.socket(socket.AF_INET, kind)
+            made.append(there)
+            if kind == socket.SOCK_STREAM:
+                there.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            there.bind((address, port))
+            if kind == socket.SOCK_STREAM:
+                there.listen()
         except OSError as error:
             failed.append(error)
 
@@ -93,6 +114,8 @@ def listen(namespace: str = "", port: int = 0, address: str = "127.0.0.1") -> so
     thread.start()
     thread.join()
     if failed:
+        for each in made:
+            each.close()
         raise failed[0]
     return made[0]
 

@@ -164,6 +164,18 @@ REFUSED: list[tuple[str, str, Change]] = [
         ),
     ),
     (
+        "limits nothing",
+        "task.resources.limits.generic",
+        lambda s: s.task.resources.limits.generic.append(
+            GenericResource(discrete_resource_spec=DiscreteGenericResource(kind="gpu", value=1))
+        ),
+    ),
+    (
+        "needs the mode CUSTOM",
+        "task.container.privileges.seccomp.profile",
+        lambda s: setattr(container(s).privileges.seccomp, "profile", b"{}"),
+    ),
+    (
         "invalid swap value",
         "task.resources.swap_bytes",
         lambda s: setattr(s.task.resources.swap_bytes, "value", -2),

@@ -86,3 +86,11 @@ def test_a_folder_that_others_can_read_or_that_is_on_a_disk_gets_no_secret(tmp_p
         assert list(shared.iterdir()) == []
     finally:
         shared.rmdir()
+
+
+def test_a_mode_that_is_more_than_permissions_is_refused() -> None:
+    task = task_with_secret("x")
+    task.spec.container.secrets[0].file.mode = 0o4000 << 9
+
+    with pytest.raises(TaskRejectedError, match="'x': mode 4000000 "):
+        task_files(task, dependencies())

@@ -16,6 +16,7 @@ from swarmcore_docker_executor import spec
 from swarmcore_docker_executor.answers import Answers
 from swarmcore_docker_executor.controller import DockerController, Parts
 from swarmcore_docker_executor.engine import Engine
+from swarmcore_docker_executor.host import Host
 from swarmcore_docker_executor.images import Images
 
 _V2_KINDS = {"volumedriver": "Volume", "networkdriver": "Network", "logdriver": "Log"}
@@ -84,7 +85,7 @@ def node_description(info: dict[str, Any], plugins: list[dict[str, Any]]) -> Nod
         description.engine.labels[key] = value
     for kind, name in sorted(set(_engine_plugins(info)) | set(_managed_plugins(plugins))):
         description.engine.plugins.add(type=kind, name=name)
-    abilities.state(description, abilities.CONTAINERS)
+    abilities.state(description, Host.of(info).abilities)
     return description
 
 

@@ -9,14 +9,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-_ABILITIES: Final = {
+from swarmcore.plugin import abilities
+
+_LIMITS: Final = {
     "resources.limits.memory_bytes": "MemoryLimit",
-    "resources.reservations.memory_bytes": "MemoryLimit",
     "resources.swap_bytes": "SwapLimit",
     "resources.limits.nano_cpus": "CpuCfsQuota",
     "container.pidsLimit": "PidsLimit",
 }
 """Fields, and the word of `/info` that says whether the host's kernel knows such a limit."""
+_ABILITIES: Final = {
+    "resources.limits.memory_bytes": "limits",
+    "resources.limits.nano_cpus": "limits",
+    "resources.swap_bytes": "swap",
+    "container.pidsLimit": "pids-limit",
+}
+"""What the managers call it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +41,21 @@ class Host:
     def of(cls, info: Mapping[str, Any]) -> Host:
         names = {str(option).partition(",")[0] for option in info.get("SecurityOptions") or ()}
         return cls(
-            missing_limits=frozenset(field for field, word in _ABILITIES.items() if info.get(word) is False),
+            missing_limits=frozenset(field for field, word in _LIMITS.items() if info.get(word) is False),
             has_swappiness=str(info.get("CgroupVersion") or "1") != "2",
             has_selinux="name=selinux" in names,
             has_seccomp="name=seccomp" in names,
         )
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        """What containers can have here: tasks that need more are better kept off than refused."""
+        missing = {_ABILITIES[field] for field in self.missing_limits}
+        for word, is_there in (
+            ("swappiness", self.has_swappiness),
+            ("selinux", self.has_selinux),
+            ("seccomp", self.has_seccomp),
+        ):
+            if not is_there:
+                missing.add(word)
+        return abilities.CONTAINERS - missing

@@ -10,7 +10,14 @@ from typing import Any
 from swarmcore.api.objects_pb2 import Task
 from swarmcore.api.specs_pb2 import ContainerSpec
 from swarmcore.api.types_pb2 import HealthConfig, Mount, PortConfig, Privileges
-from swarmcore.plugin.containers import environment, extra_hosts, labels, nanoseconds, seccomp_profile
+from swarmcore.plugin.containers import (
+    environment,
+    extra_hosts,
+    labels,
+    nanoseconds,
+    refuse_meaningless,
+    seccomp_profile,
+)
 from swarmcore.plugin.executor import TaskRejectedError
 from swarmcore_docker_executor.host import Host
 
@@ -31,6 +38,8 @@ _CONSISTENCIES = {
 }
 
 
+MIN_RESERVATION = 6 * 1024 * 1024
+"""Bytes; the engine's own rule."""
 _ANYTHING = Host()
 
 
@@ -86,6 +95,7 @@ def refuse_unsupported(task: Task, api: tuple[int, int], host: Host = _ANYTHING)
         raise TaskRejectedError("container.privileges.credential_spec: only Windows knows it")
     if spec.healthcheck.HasField("start_interval") and api < (1, 44):
         raise TaskRejectedError(f"container.healthcheck.start_interval: needs engine API 1.44, this is {_text(api)}")
+    refuse_meaningless(task)
     for line in spec.hosts:
         extra_hosts(line)
     for mount in spec.mounts:
@@ -127,7 +137,6 @@ def _refuse_limits(task: Task, host: Host) -> None:
     needs = task.spec.resources
     for field, is_set in (
         ("resources.limits.memory_bytes", needs.limits.memory_bytes > 0),
-        ("resources.reservations.memory_bytes", needs.reservations.memory_bytes > 0),
         ("resources.swap_bytes", needs.HasField("swap_bytes")),
         ("resources.limits.nano_cpus", needs.limits.nano_cpus > 0),
         ("container.pidsLimit", task.spec.container.pidsLimit > 0),
@@ -167,7 +176,8 @@ def _host_config(task: Task) -> dict[str, Any]:
     if spec.HasField("dns_config"):
         dns = spec.dns_config
         config |= {"Dns": list(dns.nameservers), "DnsSearch": list(dns.search), "DnsOptions": list(dns.options)}
-    if task.HasField("log_driver") and task.log_driver.name:
+    if task.HasField("log_driver") and (task.log_driver.name or task.log_driver.options):
+        # Without a name the options are for the engine's own driver.
         config["LogConfig"] = {"Type": task.log_driver.name, "Config": dict(task.log_driver.options)}
     return config
 
@@ -179,7 +189,7 @@ def _resources(task: Task) -> dict[str, Any]:
         found["Memory"] = needs.limits.memory_bytes
     if needs.limits.nano_cpus:
         found["NanoCpus"] = needs.limits.nano_cpus
-    if needs.reservations.memory_bytes:
+    if _is_soft_limit(needs.reservations.memory_bytes, needs.limits.memory_bytes):
         found["MemoryReservation"] = needs.reservations.memory_bytes
     if needs.HasField("swap_bytes"):
         swap = needs.swap_bytes.value
@@ -189,6 +199,11 @@ def _resources(task: Task) -> dict[str, Any]:
     if spec.pidsLimit > 0:
         found["PidsLimit"] = spec.pidsLimit
     return found
+
+
+def _is_soft_limit(reserved: int, limit: int) -> bool:
+    """Whether the engine takes what was reserved when the task was placed as a soft limit too: it refuses others."""
+    return reserved >= MIN_RESERVATION and (not limit or reserved <= limit)
 
 
 def _ports(task: Task) -> list[tuple[str, int]]:

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from swarmcore.api.process_pb2 import ProcessSpec
 from swarmcore.api.specs_pb2 import ContainerSpec, TaskSpec
-from swarmcore.api.types_pb2 import Mount, PortConfig, ResourceType
+from swarmcore.api.types_pb2 import Mount, PortConfig, Privileges, ResourceType
 from swarmcore.plugin.abilities import stated
 from swarmcore.plugin.scheduling import ClusterView, Mask, NodeView, Reasoned, TaskGroup
 
@@ -72,8 +72,10 @@ def _of_resources(spec: TaskSpec) -> Iterator[str]:
     resources = spec.resources
     if resources.limits.nano_cpus or resources.limits.memory_bytes:
         yield "limits"
-    if resources.HasField("swap_bytes") or resources.HasField("memory_swappiness"):
+    if resources.HasField("swap_bytes"):
         yield "swap"
+    if resources.HasField("memory_swappiness"):
+        yield "swappiness"
 
 
 def _of_container(container: ContainerSpec) -> Iterator[str]:
@@ -92,8 +94,20 @@ def _of_container(container: ContainerSpec) -> Iterator[str]:
     if container.sysctls:
         yield "sysctls"
     privileges = container.privileges
-    if container.capability_add or container.capability_drop or privileges.ByteSize():
+    seccomp, selinux = privileges.seccomp.mode, privileges.selinux_context
+    if (
+        container.capability_add
+        or container.capability_drop
+        or privileges.no_new_privileges
+        or privileges.apparmor.mode
+        or seccomp == Privileges.SeccompOpts.UNCONFINED
+        or selinux.disable
+    ):
         yield "privileges"
+    if seccomp == Privileges.SeccompOpts.CUSTOM:
+        yield "seccomp"
+    if selinux.user or selinux.role or selinux.type or selinux.level:
+        yield "selinux"
     if container.isolation or privileges.HasField("credential_spec"):
         yield "isolation"
 

@@ -16,7 +16,7 @@ from swarmcore_node_filters.resources import ResourceFilter
 from swarmcore.api.objects_pb2 import Node, Task
 from swarmcore.api.process_pb2 import ProcessHealth, ProcessSpec
 from swarmcore.api.specs_pb2 import ContainerSpec, TaskSpec
-from swarmcore.api.types_pb2 import Mount, PortConfig, ResourceType, TaskState
+from swarmcore.api.types_pb2 import Mount, PortConfig, Privileges, ResourceType, TaskState
 from swarmcore.plugin.abilities import ABILITIES
 from swarmcore.plugin.scheduling import Filter, NodeView, TaskGroup
 from swarmcore.scheduler.view import View
@@ -133,6 +133,12 @@ def needing(ability: str) -> Task:
             container.pidsLimit = 1
         case "swap":
             spec.resources.swap_bytes.value = 0
+        case "swappiness":
+            spec.resources.memory_swappiness.value = 0
+        case "seccomp":
+            container.privileges.seccomp.mode = Privileges.SeccompOpts.CUSTOM
+        case "selinux":
+            container.privileges.selinux_context.type = "container_t"
         case "ulimits":
             container.ulimits.add()
         case "sysctls":

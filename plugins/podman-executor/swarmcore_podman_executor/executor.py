@@ -16,6 +16,7 @@ from swarmcore.plugin.task_files import MemoryFolder
 from swarmcore_podman_executor import spec
 from swarmcore_podman_executor.controller import Parts, PodmanController
 from swarmcore_podman_executor.engine import Engine
+from swarmcore_podman_executor.host import Host
 from swarmcore_podman_executor.images import Images
 
 PLUGIN_KINDS = {"volume": "Volume", "network": "Network", "log": "Log"}
@@ -86,14 +87,25 @@ def node_description(info: dict[str, Any]) -> NodeDescription:
     }
     for kind, name in sorted(found):
         description.engine.plugins.add(type=kind, name=name)
-    abilities.state(description, _abilities(host.get("cgroupControllers")))
+    abilities.state(description, _abilities(Host.of(info)))
     return description
 
 
-def _abilities(controllers: list[str] | None) -> frozenset[str]:
+def _abilities(host: Host) -> frozenset[str]:
     """A rootless engine has the cgroup controllers that its user was given."""
     missing: set[str] = set()
-    for controller, needing in (("cpu", {"limits"}), ("memory", {"limits", "swap"}), ("pids", {"pids-limit"})):
-        if controller not in (controllers or ()):
+    for controller, needing in (
+        ("cpu", {"limits"}),
+        ("memory", {"limits", "swap", "swappiness"}),
+        ("pids", {"pids-limit"}),
+    ):
+        if controller not in host.controllers or (host.rootless and not host.cgroup_v2):
             missing |= needing
+    for word, is_there in (
+        ("swappiness", not host.cgroup_v2),
+        ("selinux", host.has_selinux),
+        ("seccomp", host.has_seccomp),
+    ):
+        if not is_there:
+            missing.add(word)
     return abilities.CONTAINERS - missing

@@ -12,7 +12,15 @@ from typing import Any, Final
 from swarmcore.api.objects_pb2 import Task
 from swarmcore.api.specs_pb2 import ContainerSpec
 from swarmcore.api.types_pb2 import Mount, PortConfig, Privileges
-from swarmcore.plugin.containers import container_name, environment, extra_hosts, labels, seccomp_profile, stop_grace
+from swarmcore.plugin.containers import (
+    container_name,
+    environment,
+    extra_hosts,
+    labels,
+    refuse_meaningless,
+    seccomp_profile,
+    stop_grace,
+)
 from swarmcore.plugin.executor import TaskRejectedError
 from swarmcore_podman_executor.differences import signal_number
 from swarmcore_podman_executor.host import Host
@@ -48,6 +56,7 @@ def refuse_unsupported(task: Task, host: Host) -> None:
         raise TaskRejectedError("endpoint.ports: publish mode 'ingress' is not supported here; use mode 'host'")
     if spec.isolation != ContainerSpec.ISOLATION_DEFAULT:
         raise TaskRejectedError("container.isolation: only Windows knows it")
+    refuse_meaningless(task)
     for mount in spec.mounts:
         _refuse_mount(mount)
     if spec.stop_signal and signal_number(spec.stop_signal) is None:

@@ -9,6 +9,7 @@ from swarmcore.api.types_pb2 import (
     Annotations,
     ConfigReference,
     HealthConfig,
+    Privileges,
     ResourceRequirements,
     Resources,
     RestartPolicy,
@@ -47,6 +48,11 @@ def check_task_spec(spec: TaskSpec, service: Annotations) -> None:
             raise InvalidArgumentError(
                 "invalid generic resource: task.resources.reservations.generic has a negative amount"
             )
+    if spec.resources.limits.generic:
+        raise InvalidArgumentError(
+            "invalid generic resource: task.resources.limits.generic limits nothing: reserve it, in "
+            "task.resources.reservations.generic"
+        )
     check_swap(spec.resources)
     check_restart(spec.restart)
     check_constraints(spec.placement.constraints)
@@ -154,6 +160,9 @@ def check_container(spec: ContainerSpec, service: Annotations) -> None:
             raise InvalidArgumentError(
                 f"ContainerSpec: task.container.env[{position}] has no name: write it like NAME=value"
             )
+    seccomp = spec.privileges.seccomp
+    if seccomp.profile and seccomp.mode != Privileges.SeccompOpts.CUSTOM:
+        raise InvalidArgumentError("ContainerSpec: task.container.privileges.seccomp.profile needs the mode CUSTOM")
     _check_limits(spec)
 
 

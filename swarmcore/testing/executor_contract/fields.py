@@ -39,6 +39,7 @@ from swarmcore.testing.executor_contract.container_tasks import (
     until_printed,
 )
 from swarmcore.testing.executor_contract.marks import in_a_loop
+from swarmcore.testing.registry import free_port
 
 MIB: Final = 1 << 20
 
@@ -348,12 +349,13 @@ class ContainerFields:
 
         assert said == f"fields-1\nfields.1.{task.id}\n1\n"
 
-    async def test_host_ports_are_published_and_shown(self, executor: Executor) -> None:
+    async def test_host_ports_are_published_and_shown(self, executor: Executor, engine: ContainerEngine) -> None:
         task = make_task("echo hello >/tmp/index.html; httpd -f -p 8080 -h /tmp")
+        free = free_port(engine.namespace)
         task.endpoint.ports.add(name="web", target_port=8080, publish_mode=PortConfig.HOST)
-        task.endpoint.ports.add(name="dns", target_port=53, published_port=25353, publish_mode=PortConfig.HOST)
+        task.endpoint.ports.add(name="dns", target_port=53, published_port=free, publish_mode=PortConfig.HOST)
         task.endpoint.ports.add(
-            name="dns", target_port=53, published_port=25353, publish_mode=PortConfig.HOST, protocol=PortConfig.UDP
+            name="dns", target_port=53, published_port=free, publish_mode=PortConfig.HOST, protocol=PortConfig.UDP
         )
         async with started(executor, task) as controller:
             assert isinstance(controller, PortStatuser)
@@ -362,7 +364,7 @@ class ContainerFields:
         assert status is not None
         found = {(port.target_port, port.protocol): port.published_port for port in status.ports}
         assert found.pop((8080, PortConfig.TCP)) > 0
-        assert found == {(53, PortConfig.TCP): 25353, (53, PortConfig.UDP): 25353}
+        assert found == {(53, PortConfig.TCP): free, (53, PortConfig.UDP): free}
 
     async def test_docker_s_default_log_driver_and_its_options_are_known(self, executor: Executor) -> None:
         task = make_task("echo said")
