@@ -134,6 +134,7 @@ class LogBroker(LogsServicer, LogBrokerServicer):
                             "a node may publish its own logs only: context.node_id is another's"
                         )
                     await subscription.take(node_id, message.messages)
+                    subscription.heard_at[node_id] = self._clock.monotonic()
                 if message.close:
                     break
         except SwarmError as error:

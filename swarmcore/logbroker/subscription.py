@@ -35,9 +35,15 @@ class Subscription:
         """Those who take lines from nodes; they end with the subscription."""
         self.awaited: dict[str, tuple[float, str]] = {}
         """Nodes that should listen: until when, on the monotonic clock, and what is said of them then."""
+        self.began_at = 0.0
+        """When it began, on the monotonic clock."""
+        self.heard_at: dict[str, float] = {}
+        """When a node last brought lines, on the monotonic clock."""
         self.is_over = False
         self._nodes: set[str] = set()
         self._owing: set[str] = set()
+        self._given_up: set[str] = set()
+        """Nodes that are connected and yet lost, of which this was said."""
         self._errors: dict[str, None] = {}
         self._marks: dict[str, Marks] = {}
         """By node. Kept for followers, whose nodes may come again."""
@@ -55,6 +61,11 @@ class Subscription:
     def owes(self, node_id: str) -> bool:
         """Whether the node may have lines that it has not sent."""
         return not self.is_over and node_id in self._owing
+
+    @property
+    def owing(self) -> list[str]:
+        """The nodes that may have lines that they have not sent."""
+        return [] if self.is_over else list(self._owing)
 
     def concerns(self, task: Task) -> bool:
         """Whether a task is one that the selector names, itself or by its service."""
@@ -111,6 +122,19 @@ class Subscription:
             self._errors[error] = None
         self._owing.discard(node_id)
         self._maybe_end()
+
+    def last_heard(self, node_id: str) -> float:
+        """When the node last brought lines, or could first have done so."""
+        return self.heard_at.get(node_id, self.began_at)
+
+    def silent(self, node_id: str, reason: str) -> None:
+        """The node is connected and says nothing. A follower is told once, until `heard_again`."""
+        if node_id not in self._given_up:
+            self._given_up.add(node_id)
+            self.node_done(node_id, reason)
+
+    def heard_again(self, node_id: str) -> None:
+        self._given_up.discard(node_id)
 
     def close(self) -> None:
         """Nobody reads any more, or nothing more comes."""

@@ -99,7 +99,7 @@ class Term:
         if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
             raise ResourceExhaustedError(f"{MAX_SUBSCRIPTIONS} log streams are open: end some of them first")
         subscription = Subscription(self._new_id(), request)
-        subscription.read_at = self._clock.monotonic()
+        subscription.read_at = subscription.began_at = self._clock.monotonic()
         self._subscriptions[subscription.id] = subscription
         self._busy.set()
         try:
@@ -137,6 +137,18 @@ class Term:
         for node_id, (until, reason) in list(subscription.awaited.items()):
             if until <= now or self._is_lost(node_id):
                 subscription.node_done(node_id, reason)
+
+    def _give_up_silent(self, subscription: Subscription) -> None:
+        """Nodes that stand still keep their streams open for long; those that are known to be lost are not waited for.
+
+        One whose lines a reader holds up, or still come, is none of them.
+        """
+        long_ago = self._clock.monotonic() - LISTEN_SECONDS
+        for node_id in subscription.owing:
+            if node_id not in self._listeners or not self._is_lost(node_id):
+                subscription.heard_again(node_id)
+            elif not subscription.outbox.is_full and subscription.last_heard(node_id) < long_ago:
+                subscription.silent(node_id, f"node {node_id} does not answer")
 
     # Nodes
 
@@ -204,6 +216,7 @@ class Term:
         stalled = self._clock.monotonic() - STALL_SECONDS
         for subscription in list(self._subscriptions.values()):
             self._give_up(subscription)
+            self._give_up_silent(subscription)
             if subscription.read_at < stalled and subscription.outbox.is_full and subscription.reader is not None:
                 log.info("a log stream that nobody has read for %g s is closed", STALL_SECONDS)
                 subscription.reader.cancel()

@@ -140,6 +140,15 @@ class Bench:
         node.status.state = state
         await self.store.update(lambda tx: tx.node.create(node))
 
+    async def set_state(self, id: str, state: NodeStatus.State.ValueType) -> None:
+        def change(tx: Any) -> None:
+            node = Node()
+            node.CopyFrom(tx.node.get(id))
+            node.status.state = state
+            tx.node.update(node)
+
+        await self.store.update(change)
+
     async def task(self, id: str, node_id: str, state: TaskState.ValueType = TaskState.RUNNING) -> None:
         task = Task(id=id, service_id=SERVICE, node_id=node_id)
         task.status.state = state
@@ -253,6 +262,40 @@ async def test_a_node_that_goes_away_is_named(bench: Bench) -> None:
     await reader.task
 
     assert "node n1 disconnected unexpectedly" in str(reader.failure)
+
+
+async def test_a_node_that_is_lost_and_keeps_its_streams_open_is_not_waited_for(bench: Bench) -> None:
+    await bench.node("n1")
+    await bench.task("t1", "n1")
+    worker = await bench.worker("n1")
+    once, following = await bench.read(), await bench.read(follow=True)
+    publishing = worker.publish(PublishLogsMessage(subscription_id=worker.told[-1].id), None)
+
+    await bench.set_state("n1", NodeStatus.DOWN)
+    await bench.clock.advance(LISTEN_SECONDS + 1)
+    await bench.clock.advance(LISTEN_SECONDS)
+
+    assert "node n1 does not answer" in str(once.failure)
+    assert following.warnings == ["node n1 does not answer"] and not following.task.done()
+    publishing.cancel()
+
+
+async def test_a_node_that_is_taken_for_lost_and_still_sends_is_waited_for(bench: Bench) -> None:
+    await bench.node("n1")
+    await bench.task("t1", "n1")
+    worker = await bench.worker("n1")
+    reader = await bench.read()
+    await bench.set_state("n1", NodeStatus.DOWN)
+    for number in range(4):
+        worker.publish(
+            PublishLogsMessage(subscription_id=worker.told[-1].id, messages=[line("n1", "t1", b"%d" % number)]), None
+        )
+        await bench.clock.advance(LISTEN_SECONDS / 2)
+
+    await worker.done(line("n1", "t1", b"last"))
+    await reader.task
+
+    assert (reader.lines, reader.failure) == ([b"0", b"1", b"2", b"3", b"last"], None)
 
 
 async def test_a_follower_gets_the_lines_of_tasks_that_come_later(bench: Bench) -> None:
