@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import socket as sockets
 import stat
@@ -101,6 +102,8 @@ def executor(
             for check in checks:
                 click.echo(f"  {_fact(check)}")
         return
+    # What the executor logs of an engine that is being switched off is no part of the report.
+    logging.getLogger("swarmcore").addHandler(logging.NullHandler())
     with _subjects(name, socket, image, subject) as (make_subject, place):
         click.echo(f"executor {name}: {len(chosen)} checks {place}")
         results = _run(chosen, make_subject, has_traceback=has_traceback)
