@@ -167,9 +167,13 @@ class Applier:
 async def restore(store: Store, reader: SnapshotReader) -> None:
     """Read a snapshot file into the store, a piece at a time."""
     restoring = store.restoring()
-    for piece in reader.pieces():
-        restoring.add(piece)
-        await asyncio.sleep(0)
+    try:
+        for piece in reader.pieces():
+            restoring.add(piece)
+            await asyncio.sleep(0)
+    finally:
+        # A newer snapshot takes the file's place; held open, it would keep its room on the disk.
+        reader.close()
     restoring.finish(reader.index)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,16 +103,25 @@ def _head_checksum(head: bytes, offset: int) -> int:
 
 def body_at(data: bytes, offset: int) -> memoryview | None:
     """The body of the frame at `offset`, or None when what is there is no whole, intact frame."""
-    if len(data) < offset + FRAME_BYTES:
+    view = memoryview(data)
+    return body_in(lambda length, at: view[at : at + length], len(data), offset)
+
+
+def body_in(read: Callable[[int, int], memoryview], size: int, offset: int) -> memoryview | None:
+    """The same of a file of `size` bytes, of which `read` gives so many from an offset on, or fewer at its end."""
+    if size < offset + FRAME_BYTES:
         return None
-    mark, length, checksum = _FRAME.unpack_from(data, offset)
-    (head_checksum,) = _CHECKSUM.unpack_from(data, offset + _FRAME.size)
-    if mark != _MARK or head_checksum != _head_checksum(data[offset : offset + _FRAME.size], offset):
+    head = bytes(read(FRAME_BYTES, offset))
+    if len(head) < FRAME_BYTES:
         return None
-    body = memoryview(data)[offset + FRAME_BYTES : offset + FRAME_BYTES + length]
-    if len(body) < length or length < NONCE_BYTES + _TAG_BYTES or zlib.crc32(body) != checksum:
+    mark, length, checksum = _FRAME.unpack_from(head)
+    (head_checksum,) = _CHECKSUM.unpack_from(head, _FRAME.size)
+    if mark != _MARK or head_checksum != _head_checksum(head[: _FRAME.size], offset):
         return None
-    return body
+    if length < NONCE_BYTES + _TAG_BYTES or size < offset + FRAME_BYTES + length:
+        return None
+    body = read(length, offset + FRAME_BYTES)
+    return body if len(body) == length and zlib.crc32(body) == checksum else None
 
 
 def unseal(path: Path, cipher: AESGCM, offset: int, body: memoryview) -> bytes:
@@ -125,8 +134,15 @@ def unseal(path: Path, cipher: AESGCM, offset: int, body: memoryview) -> bytes:
 
 def intact_frames(path: Path, data: bytes, cipher: AESGCM) -> Iterator[tuple[int, bytes, int]]:
     """Offset, payload and end of each frame from the first on, up to the first place without an intact frame."""
+    return frames_by(path, lambda offset: body_at(data, offset), cipher)
+
+
+def frames_by(
+    path: Path, body_of: Callable[[int], memoryview | None], cipher: AESGCM
+) -> Iterator[tuple[int, bytes, int]]:
+    """The same with `body_of`, which gives the body of the frame at an offset."""
     offset = HEADER_BYTES
-    while (body := body_at(data, offset)) is not None:
+    while (body := body_of(offset)) is not None:
         end = offset + FRAME_BYTES + len(body)
         yield offset, unseal(path, cipher, offset, body), end
         offset = end

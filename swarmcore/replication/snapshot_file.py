@@ -7,6 +7,7 @@ written beside and renamed when it is durable: one that has its name is complete
 from __future__ import annotations
 
 import os
+import weakref
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +21,8 @@ from swarmcore.replication.frames import (
     HEADER_BYTES,
     SNAPSHOT,
     Header,
-    body_at,
-    intact_frames,
+    body_in,
+    frames_by,
     seal,
     unseal,
 )
@@ -105,13 +106,35 @@ class SnapshotWriter:
         self._unsynced += len(data)
 
 
+class _File:
+    """A file that is read a frame at a time: it may be much larger than memory, and be removed meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Readers are left in the middle by transfers that break off: whoever lets go of one closes it.
+        self.close = weakref.finalize(self, os.close, self._descriptor)
+        self.close.atexit = False
+        self.size = os.fstat(self._descriptor).st_size
+
+    def read(self, length: int, offset: int) -> memoryview:
+        return memoryview(os.pread(self._descriptor, length, offset))
+
+    def body(self, offset: int) -> memoryview | None:
+        """The body of the frame at `offset`; None when there is no whole, intact one."""
+        return body_in(self.read, self.size, offset)
+
+
 class SnapshotReader:
-    """One snapshot on disk: its description, and its pieces. Raises DamagedStateError where it can't be trusted."""
+    """One snapshot on disk: its description, and its pieces. Raises DamagedStateError where it can't be trusted.
+
+    One piece is in memory at a time. Nothing of it is given out before its checksum and its seal are found right; that
+    the whole is there is known when the last piece has been read.
+    """
 
     def __init__(self, path: Path, keys: KeyRing) -> None:
         self.path = path
-        self._data = path.read_bytes()
-        self._header = Header.decode(path, self._data, SNAPSHOT, keys)
+        self._file = _File(path)
+        self._header = Header.decode(path, bytes(self._file.read(HEADER_BYTES, 0)), SNAPSHOT, keys)
         self.transfer = self._header.salt
         """Which file this is: no other one has it."""
         if self._header.number != snapshot_index(path):
@@ -126,14 +149,12 @@ class SnapshotReader:
         """The pieces of the store, in order, from the one of that number on."""
         offset = self._first
         for _ in range(first):
-            body = body_at(self._data, offset)
-            if body is None:
-                raise damaged(self.path, offset, "a record does not match its checksum")
+            body = self._body(offset)
             offset += FRAME_BYTES + len(body)
         while True:
             type, payload, end = self._frame(offset)
             if type == _END:
-                if end != len(self._data):
+                if end != self._file.size:
                     raise damaged(self.path, end, "there is more after the end mark")
                 return
             if type != _PIECE:
@@ -141,10 +162,18 @@ class SnapshotReader:
             yield payload
             offset = end
 
-    def _frame(self, offset: int) -> tuple[bytes, bytes, int]:
-        body = body_at(self._data, offset)
+    def close(self) -> None:
+        """Let the file go; no piece can be read any more. What nobody refers to closes by itself."""
+        self._file.close()
+
+    def _body(self, offset: int) -> memoryview:
+        body = self._file.body(offset)
         if body is None:
             raise damaged(self.path, offset, "a record does not match its checksum")
+        return body
+
+    def _frame(self, offset: int) -> tuple[bytes, bytes, int]:
+        body = self._body(offset)
         payload = unseal(self.path, self._header.cipher, offset, body)
         try:
             return payload[:1], zlib.decompress(payload[1:]), offset + FRAME_BYTES + len(body)
@@ -161,12 +190,12 @@ class _Received(NamedTuple):
 def _received(path: Path, keys: KeyRing, description: bytes) -> _Received | None:
     """What is intact of a snapshot that was being received; None when there is nothing to go on with."""
     try:
-        data = path.read_bytes()
-        header = Header.decode(path, data, SNAPSHOT, keys)
+        file = _File(path)
+        header = Header.decode(path, bytes(file.read(HEADER_BYTES, 0)), SNAPSHOT, keys)
         if header.key != keys.current:
             return None
         pieces, size = -1, HEADER_BYTES
-        for _, payload, end in intact_frames(path, data, header.cipher):
+        for _, payload, end in frames_by(path, file.body, header.cipher):
             is_first = pieces < 0
             if payload[:1] != (_DESCRIPTION if is_first else _PIECE):
                 break

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from swarmcore.replication.keys import KeyRing
 from swarmcore.replication.snapshot_file import (
     SnapshotReader,
     SnapshotWriter,
+    received_pieces,
     remove_before,
     remove_unfinished,
     snapshot_paths,
@@ -74,3 +78,60 @@ def test_a_snapshot_cut_short_is_found(tmp_path: Path, keys: KeyRing) -> None:
 
     with pytest.raises(DamagedStateError, match="does not match its checksum"):
         list(SnapshotReader(path, keys).pieces())
+
+
+def test_a_snapshot_of_any_size_takes_the_memory_of_a_piece(tmp_path: Path, keys: KeyRing) -> None:
+    piece, count = os.urandom(256 * 1024), 64
+    writers = [
+        SnapshotWriter(tmp_path, keys, index, b"d", transfer=transfer) for index, transfer in ((7, ""), (8, "t"))
+    ]
+    for writer in writers:
+        for _ in range(count):
+            writer.add(piece)
+    path = writers[0].finish()
+    writers[1].pause()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        read = sum(1 for _ in SnapshotReader(path, keys).pieces())
+        received = received_pieces(tmp_path, keys, 8, b"d", "t")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert (read, received) == (count, count)
+    assert peak < 8 * len(piece)
+
+
+def test_a_snapshot_that_is_being_read_may_be_removed(tmp_path: Path, keys: KeyRing) -> None:
+    path = write(tmp_path, keys)
+    reader = SnapshotReader(path, keys)
+    pieces = reader.pieces()
+
+    assert next(pieces) == PIECES[0]
+    path.unlink()
+
+    assert list(pieces) == PIECES[1:]
+
+
+def test_a_snapshot_that_shrinks_while_it_is_read_is_damaged(tmp_path: Path, keys: KeyRing) -> None:
+    path = write(tmp_path, keys)
+    pieces = SnapshotReader(path, keys).pieces()
+    next(pieces)
+    os.truncate(path, path.stat().st_size - 60)
+
+    with pytest.raises(DamagedStateError, match="does not match its checksum"):
+        list(pieces)
+
+
+def test_a_reader_that_nobody_has_any_more_holds_no_file(tmp_path: Path, keys: KeyRing) -> None:
+    path = write(tmp_path, keys)
+
+    def held() -> int:
+        return sum(link.resolve() == path for link in Path("/proc/self/fd").iterdir() if link.exists())
+
+    pieces = SnapshotReader(path, keys).pieces()
+    next(pieces)
+    assert held() == 1
+    del pieces
+    assert held() == 0

@@ -349,6 +349,16 @@ class SimulatedOs:
         assert opened.file is not None
         return opened.files.write(opened.file, bytes(data))
 
+    def pread(self, descriptor: int, length: int, offset: int) -> bytes:
+        opened = self._open[descriptor]
+        assert opened.file is not None
+        return bytes(opened.file.data[offset : offset + length])
+
+    def fstat(self, descriptor: int) -> os.stat_result:
+        opened = self._open[descriptor]
+        assert opened.file is not None
+        return os.stat_result((0, 0, 0, 0, 0, 0, len(opened.file.data), 0, 0, 0))
+
     def fchmod(self, descriptor: int, mode: int) -> None:
         """Nobody else is there to read it."""
 
