@@ -134,7 +134,7 @@ class Command(ExecSession):
         reader = self._readers[stream] = asyncio.StreamReader(limit=PIECE_BYTES)
         file = open(descriptor, "rb", buffering=0)  # noqa: SIM115, ASYNC230 - the transport closes it
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), file)
+        transport, _ = await loop.connect_read_pipe(lambda: _Output(reader), file)
         self._transports.append(transport)
         if self._tty:
             self._master = descriptor
@@ -148,6 +148,14 @@ class _Input(asyncio.streams.FlowControlMixin):
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_lost = True
         super().connection_lost(exc)
+
+
+class _Output(asyncio.StreamReaderProtocol):
+    """The reading end of what a command writes."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # A terminal ends with an error (EIO), which would hide what was read before it.
+        super().connection_lost(None)
 
 
 async def start(pool: Pool, process: Identity, options: ExecOptions) -> Command:

@@ -79,6 +79,10 @@ def take_limits(found: "list[tuple[int, tuple[int, int]]]") -> None:
             continue
 
 
+class FolderError(OSError):
+    """The command can't be run where it should."""
+
+
 def become(report: int, pid: int, tty: bool, folder: bytes, extra: "list[bytes]", command: "list[bytes]") -> None:
     """Take on the task's ways and run the command. Returns never, or raises OSError."""
     facts = status(pid)
@@ -99,7 +103,10 @@ def become(report: int, pid: int, tty: bool, folder: bytes, extra: "list[bytes]"
         os.setuid(uid)
     os.fchdir(home)
     if folder:
-        os.chdir(folder)
+        try:
+            os.chdir(folder)
+        except OSError as error:
+            raise FolderError(error.errno, error.strerror) from error
     os.umask(0o022)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         try:
@@ -127,6 +134,8 @@ def main() -> None:
     extra, command = words[: int(count)], words[int(count) :]
     try:
         become(int(report), int(pid), tty == b"1", folder, extra, command)
+    except FolderError as error:
+        code, text = 126, f"the folder {os.fsdecode(folder)!r}: {error.strerror}"
     except FileNotFoundError as error:
         code, text = 127, f"{os.fsdecode(command[0])!r}: {error.strerror}"
     except (OSError, KeyError, ValueError) as error:

@@ -111,6 +111,11 @@ async def test_a_terminal_has_its_size_and_can_be_resized(beside: Beside) -> Non
     await session.aclose()
 
 
+async def test_the_last_words_on_a_terminal_are_not_lost(beside: Beside) -> None:
+    for number in range(20):
+        assert await beside.run("echo", f"word {number}", tty=True) == (b"word %d\r\n" % number, b"", 0)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 async def test_a_command_is_who_the_task_is_under_its_limits(tmp_path: Path) -> None:
     nobody = pwd.getpwnam("nobody")
@@ -144,7 +149,7 @@ async def test_a_command_is_who_the_task_is_under_its_limits(tmp_path: Path) -> 
     [
         ({"command": ["nosuchprogram"]}, "'nosuchprogram': No such file or directory"),
         ({"command": ["/etc/passwd"]}, "'/etc/passwd': Permission denied"),
-        ({"command": ["ls"], "dir": "/nosuch"}, "No such file or directory"),
+        ({"command": ["ls"], "dir": "/nosuch"}, "the folder '/nosuch': No such file or directory"),
         ({"command": ["ls"], "user": "root"}, "user: a command beside a plain process runs as the task's user"),
     ],
 )
