@@ -188,7 +188,12 @@ class ContainerController(Controller):
 
     async def exec(self, options: ExecOptions) -> ExecSession:
         """Run a command in the container."""
-        return await start_command(self._calls.api, self._id, options)
+        return await start_command(self._calls.api, self._id, options, reword=self._reword)
+
+    @staticmethod
+    def _reword(said: bytes, before: bytes) -> bytes:
+        """Better words for what an engine says on its own account in a command's stderr; empty leaves it out."""
+        return said
 
     async def usage(self) -> TaskUsage:
         """What the container uses."""

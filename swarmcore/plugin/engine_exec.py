@@ -7,7 +7,8 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import socket
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -20,7 +21,11 @@ END_POLL_SECONDS: Final = 0.05
 TERM_SECONDS: Final = 1.5
 RESIZE_TRIES: Final = 10
 MAX_ANSWER: Final = 4 * 1024 * 1024
+Reword = Callable[[bytes, bytes], bytes]
+"""From a piece of stderr, and the one before it, to what is passed on."""
 STDOUT: Final = 1
+STDERR: Final = 2
+NOT_STARTED: Final = b"OCI runtime exec failed: "
 
 
 class EngineApi:
@@ -48,19 +53,34 @@ class EngineApi:
                     return None
                 data = await answer.body(MAX_ANSWER)
                 return json.loads(data) if data.strip() else None
+        except TimeoutError as error:
+            raise TemporaryError(f"the engine at {self.address} does not answer") from error
         except (OSError, ValueError) as error:
             raise TemporaryError(f"no answer from the engine at {self.address}: {error}") from error
+
+
+class _Upgraded(asyncio.StreamReaderProtocol):
+    """The reading end of a connection that the engine has made a stream of bytes."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # An engine closes it while input is on its way, when the command has ended. That must not hide what the command
+        # wrote; an engine that died does not tell the exit code.
+        super().connection_lost(None)
 
 
 class EngineCommand(ExecSession):
     """A command that an engine runs in a container."""
 
-    def __init__(self, api: EngineApi, id: str, options: ExecOptions) -> None:
+    def __init__(self, api: EngineApi, id: str, options: ExecOptions, reword: Reword) -> None:
         self._api = api
+        self._reword = reword
         self._id = id
         self._options = options
         self._stack = contextlib.AsyncExitStack()
         self._answer: Answer | None = None
+        self._input: socket.socket | None = None
+        """The connection once more, for writing: an error there ends no reading."""
+        self._sending: set[asyncio.Future[None]] = set()
         self._code: int | None = None
 
     async def start(self) -> None:
@@ -77,6 +97,12 @@ class EngineCommand(ExecSession):
         if answer.status >= 400:
             raise ExecutorError(await answer.message())
         self._answer = answer
+        answer.writer.transport.set_protocol(_Upgraded(answer.reader))
+        if self._options.stdin:
+            descriptor = os.dup(answer.writer.get_extra_info("socket").fileno())
+            self._input = socket.socket(fileno=descriptor)
+            self._input.setblocking(False)
+            self._stack.callback(self._input.close)
         if self._options.tty:
             # The engine takes a size only once the command runs.
             for _ in range(RESIZE_TRIES):
@@ -94,27 +120,43 @@ class EngineCommand(ExecSession):
                     yield STDOUT, chunk
             else:
                 async with contextlib.aclosing(frames(chunks)) as found:
+                    last = b""
                     async for stream, data in found:
-                        yield stream or STDOUT, data
+                        if data.startswith(NOT_STARTED):
+                            # The engine's words, and nothing of the command's: they are no output to go on with.
+                            yield STDERR, data if data.endswith(b"\n") else data + b"\n"
+                        elif stream == STDERR:
+                            if said := self._reword(data, last):
+                                yield STDERR, said
+                            last = data
+                        else:
+                            yield stream or STDOUT, data
         except OSError as error:
             raise TemporaryError(f"the engine at {self._api.address} left the command: {error}") from error
         finally:
             await chunks.aclose()
 
     async def write(self, data: bytes) -> None:
-        if self._answer is not None and not self._answer.writer.is_closing():
-            with contextlib.suppress(OSError):
-                self._answer.writer.write(data)
-                await self._answer.writer.drain()
+        if self._input is None:
+            return
+        sending = asyncio.ensure_future(asyncio.get_running_loop().sock_sendall(self._input, data))
+        self._sending.add(sending)
+        try:
+            await asyncio.wait({sending})
+        finally:
+            sending.cancel()
+            self._sending.discard(sending)
+        if sending.done() and (sending.cancelled() or sending.exception() is not None):
+            # It reads no more, or has ended.
+            self._input = None
 
     async def close_input(self) -> None:
-        if self._answer is None or self._answer.writer.is_closing():
-            return
-        with contextlib.suppress(OSError, RuntimeError):
-            if self._options.tty:
-                await self.write(b"\x04")
-            elif self._answer.writer.can_write_eof():
-                self._answer.writer.write_eof()
+        if self._options.tty:
+            await self.write(b"\x04")
+        elif self._input is not None:
+            with contextlib.suppress(OSError):
+                self._input.shutdown(socket.SHUT_WR)
+            self._input = None
 
     async def resize(self, rows: int, columns: int) -> None:
         if self._options.tty:
@@ -164,6 +206,10 @@ class EngineCommand(ExecSession):
                 with contextlib.suppress(ExecutorError):
                     await self._end()
         finally:
+            self._input = None
+            for sending in self._sending:
+                sending.cancel()
+            await asyncio.gather(*self._sending, return_exceptions=True)
             await self._stack.aclose()
 
     async def _end(self) -> None:
@@ -183,8 +229,17 @@ class EngineCommand(ExecSession):
         return found
 
 
-async def start_command(api: EngineApi, container: str, options: ExecOptions) -> EngineCommand:
-    """Run a command in a container. Raises ExecutorError in the engine's words."""
+async def start_command(
+    api: EngineApi,
+    container: str,
+    options: ExecOptions,
+    *,
+    reword: Reword = lambda data, last: data,
+) -> EngineCommand:
+    """Run a command in a container. Raises ExecutorError in the engine's words.
+
+    `reword` makes better words of what an engine says on its own account in the command's stderr.
+    """
     made = await api.call(
         "POST",
         f"/containers/{quote(container, safe='')}/exec",
@@ -199,7 +254,7 @@ async def start_command(api: EngineApi, container: str, options: ExecOptions) ->
             "User": options.user,
         },
     )
-    command = EngineCommand(api, str(made["Id"]), options)
+    command = EngineCommand(api, str(made["Id"]), options, reword)
     try:
         await command.start()
     except OSError as error:

@@ -38,11 +38,11 @@ async def run(api: EngineApi, *command: str, stdin: bytes | None = None, **optio
     try:
         async for stream, data in session.output():
             out[stream] += data
-        if feeding is not None:
-            await feeding
         return out[1], out[2], await session.wait()
     finally:
         await session.aclose()
+        if feeding is not None:
+            await feeding
 
 
 @pytest.mark.engine
@@ -59,6 +59,13 @@ async def test_any_amount_of_input_comes_back(api: EngineApi) -> None:
     data = os.urandom(2_000_000)
 
     assert await run(api, "cat", stdin=data) == (data, b"", 0)
+
+
+@pytest.mark.engine
+async def test_a_command_that_reads_none_of_its_input_ends_as_it_does(api: EngineApi) -> None:
+    found = await run(api, "sh", "-c", "echo done; exit 3", stdin=bytes(3_000_000))
+
+    assert found == (b"done\n", b"", 3)
 
 
 @pytest.mark.engine
@@ -81,9 +88,9 @@ async def test_closing_ends_the_command(api: EngineApi) -> None:
 async def test_what_can_not_be_run_is_said_in_the_engines_words(api: EngineApi) -> None:
     with pytest.raises(ExecutorError, match="No such container"):
         await start_command(api, "nosuch", ExecOptions(command=["ls"]))
-    out, _, code = await run(api, "nosuchprogram")
+    out, said, code = await run(api, "nosuchprogram")
 
-    assert b"executable file not found" in out and code in (126, 127)
+    assert b"executable file not found" in said and said.endswith(b"\n") and out == b"" and code in (126, 127)
 
 
 @pytest.mark.engine

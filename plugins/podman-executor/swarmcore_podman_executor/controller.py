@@ -125,6 +125,10 @@ class PodmanController(ContainerController):
             except EngineError:
                 raise TaskRejectedError(f"volume {request['Name']!r}: {error}") from error
 
+    @staticmethod
+    def _reword(said: bytes, before: bytes) -> bytes:
+        return differences.command_words(said, before)
+
     async def _next_news(self, watcher: Watcher) -> None:
         """Return when there is something to look at: news, a health check that has run, or the time."""
         checks = self._checks

@@ -12,6 +12,8 @@
 - The stop signal is a number.
 - With conmon before 2.1.7 nobody says that a container ran out of memory: it was just killed.
 - The timestamps of logs have whole seconds.
+- When a command ends before it has read its input, conmon resets the connection, the service may lose what the command
+  wrote last, and says in the command's stderr only what its socket said.
 - A limit that the host can't set fails when the container starts, so it is refused before, by the host's facts.
 """
 
@@ -39,6 +41,8 @@ NO_TIMER: Final = 0
 """The interval of a health check that Podman leaves to whoever asks for it."""
 
 
+_ATTACH_NOISE: Final = re.compile(rb"Error: (read|write) unixpacket @->/proc/self/fd/\d+/attach: [^\n]*\n?")
+_NOT_STARTED: Final = re.compile(rb"Error: (?:runc|crun): ")
 _TIMESTAMP: Final = re.compile(r"(?P<whole>[0-9-]+T[0-9:]+)(?:[.](?P<fraction>[0-9]+))?(?P<zone>Z|[+-][0-9:]+)")
 
 
@@ -63,6 +67,16 @@ def is_no_image(code: int, message: str) -> bool:
 def is_not_running(code: int, message: str) -> bool:
     """Whether a signal found nothing to go to."""
     return code in (404, 409) or (code == 500 and "can only kill running containers" in message)
+
+
+def command_words(said: bytes, before: bytes) -> bytes:
+    """What is passed on of a piece of a command's stderr, by the piece before it."""
+    found = _ATTACH_NOISE.fullmatch(said)
+    if found is None:
+        return said
+    if found[1] == b"write" or _NOT_STARTED.match(before):
+        return b""  # It reads no more, or never ran.
+    return b"Warning: the command ended before it had read its input, and the engine may have lost its last output\n"
 
 
 def removal_error(reports: object) -> str:

@@ -200,3 +200,14 @@ def test_a_label_that_is_not_ours_is_no_health_check(text: str) -> None:
 def test_podman_before_4_is_too_old() -> None:
     with pytest.raises(ConfigurationError, match=r"Podman 3\.4\.4 is too old: 4\.0"):
         Host.of({"host": {}, "version": {"Version": "3.4.4"}})
+
+
+def test_what_goes_wrong_between_podman_and_conmon_is_no_output_of_a_command() -> None:
+    reset = b"Error: %s unixpacket @->/proc/self/fd/15/attach: %s: connection reset by peer\n"
+    read, write = reset % (b"read", b"read"), reset % (b"write", b"write")
+    refused = b'Error: runc: exec failed: exec: "nosuch": executable file not found in $PATH\n'
+
+    assert differences.command_words(b"Error: of the command\n", b"") == b"Error: of the command\n"
+    assert differences.command_words(write, b"") == b""
+    assert differences.command_words(read, refused) == b""
+    assert b"may have lost its last output" in differences.command_words(read, b"")
