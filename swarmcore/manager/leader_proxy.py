@@ -63,6 +63,10 @@ class LeaderProxy:
             if channel is not None and leader is not None and leader.address != dialled:
                 await self._drop(channel)
 
+    def leaderless_seconds(self) -> float:
+        """For how long this manager has known no leader; 0 while it knows one."""
+        return 0.0 if self._replica.leader is not None else self._clock.monotonic() - self._led
+
     def _read_deadline(self) -> float:
         """Until when a read waits for a leader; not at all where there has been none for so long already."""
         now = self._clock.monotonic()

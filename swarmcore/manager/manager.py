@@ -274,6 +274,7 @@ class Manager:
             lead(self._replica, self.store, self._components, self._prepare),
             self._transport.run(self._replica),
             self.proxy.run(),
+            self._watch.run(self.proxy.leaderless_seconds, self._clock),
             keep_address_known(self._replica, self._config.address, self._security.open_channel, self._clock),
             Locking(self.store, self._replica, self._security, self._clock).run(),
         )

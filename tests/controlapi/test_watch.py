@@ -23,10 +23,10 @@ from swarmcore.api.watch_pb2 import (
     WatchRequest,
 )
 from swarmcore.api.watch_pb2_grpc import WatchStub, add_WatchServicer_to_server
-from swarmcore.controlapi.watch import WatchService
-from swarmcore.errors import AbortedError, InvalidArgumentError, OutOfRangeError, SwarmError
+from swarmcore.controlapi.watch import LEADERLESS_SECONDS, WatchService
+from swarmcore.errors import AbortedError, InvalidArgumentError, OutOfRangeError, SwarmError, UnavailableError
 from swarmcore.store.transaction import Transaction
-from swarmcore.testing.clock import let_the_loop_run
+from swarmcore.testing.clock import SimulatedClock, let_the_loop_run
 
 Entry = WatchRequest.WatchEntry
 CREATE, UPDATE, REMOVE = 1, 2, 4
@@ -279,6 +279,36 @@ async def test_who_falls_behind_starts_again(setup: Any) -> None:
 
     with pytest.raises(AbortedError, match="events were lost"):
         await stream.next()
+
+
+async def test_a_manager_without_a_leader_ends_its_streams_and_takes_none_until_there_is_one(setup: Any) -> None:
+    clock, alone = SimulatedClock(), 0.0
+    watches = WatchService(setup.store)
+    running = asyncio.create_task(watches.run(lambda: alone, clock))
+    request = WatchRequest(entries=[entry("service")])
+    stream = Stream(watches.Watch(request, None))
+    await stream.next()
+    try:
+        alone = LEADERLESS_SECONDS - 0.1
+        await clock.advance(1)
+        await setup.put(service("a"))
+        assert await stream.next() == [(CREATE, "a")]
+
+        alone = LEADERLESS_SECONDS
+        await clock.advance(1)
+        with pytest.raises(UnavailableError, match="has no leader"):
+            await stream.next()
+        with pytest.raises(UnavailableError, match="has no leader"):
+            await Stream(watches.Watch(request, None)).next()
+        assert watches.watches == 0
+
+        alone = 0.0
+        await clock.advance(1)
+        again = Stream(watches.Watch(request, None))
+        await again.next()
+        await again.close()
+    finally:
+        running.cancel()
 
 
 async def test_a_restored_snapshot_ends_the_stream(setup: Any) -> None:

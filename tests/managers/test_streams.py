@@ -29,7 +29,9 @@ class Watching:
         self._has_begun = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
-        assert self._has_begun.wait(10), self._ends.get(timeout=1)
+        assert self._has_begun.wait(10), "no stream"
+        if not self._ends.empty():
+            raise AssertionError(self.end())
 
     def _read(self) -> None:
         try:
@@ -39,6 +41,8 @@ class Watching:
             self._ends.put(f"{error.code().name}: {error.details()}")
         else:
             self._ends.put("")
+        finally:
+            self._has_begun.set()
 
     def end(self) -> str:
         """The status it ended with, waiting for it."""
@@ -47,8 +51,11 @@ class Watching:
         except queue.Empty:
             raise AssertionError("the stream is still open") from None
         finally:
-            self._channel.close()
-            self._thread.join(10)
+            self.close()
+
+    def close(self) -> None:
+        self._channel.close()
+        self._thread.join(10)
 
 
 @pytest.fixture
@@ -90,3 +97,18 @@ def test_streams_of_a_demoted_manager_end_and_its_workers_sessions_move(machines
         assert {row["Status"] for row in rows.values()} == {"READY"}, rows
 
     wait_until(settled, seconds=30)
+
+
+def test_a_watch_ends_where_the_majority_of_managers_is_lost_and_begins_again_with_it(machines: Machines) -> None:
+    left = Watching(machines.nodes["m1"])
+    machines.kill("m2", "m3")
+
+    assert left.end().startswith("UNAVAILABLE: this manager has no leader")
+
+    machines.restart("m2")
+
+    def watched() -> None:
+        again = Watching(machines.nodes["m1"])
+        again.close()
+
+    wait_until(watched)
