@@ -17,7 +17,7 @@ import grpc
 import grpc.aio
 import psutil
 
-from bench.managers import HOST, IMAGE, UnixConnection
+from bench.managers import IMAGE, UnixConnection
 from swarmcore.api.control_pb2 import (
     CreateConfigRequest,
     ListClustersRequest,
@@ -26,8 +26,8 @@ from swarmcore.api.control_pb2 import (
 )
 from swarmcore.api.control_pb2_grpc import ControlStub
 from swarmcore.api.types_pb2 import RaftMemberStatus
-from swarmcore.testing.cluster import Swarmd, free_port
 from swarmcore.testing.engines import Host, hosts
+from swarmcore.testing.machines import Machines
 
 CALL_SECONDS = 3.0
 """Less than either side may take, so that a call which hangs is soon followed by another."""
@@ -74,17 +74,8 @@ class OwnGroup:
     name = "ours"
 
     def __init__(self, folder: Path) -> None:
-        self._ports = {number: free_port() for number in NUMBERS}
-        self.daemons = {
-            number: Swarmd(
-                folder / f"m{number}",
-                (
-                    *("--listen-remote-api", f"{HOST}:{self._ports[number]}", "--hostname", f"m{number}"),
-                    *("--executor", "process"),
-                ),
-            )
-            for number in NUMBERS
-        }
+        self._machines = Machines(folder)
+        self.daemons = {number: self._machines.make(f"m{number}") for number in NUMBERS}
         self._channels = {
             number: grpc.aio.insecure_channel(
                 f"unix:{daemon.socket}",
@@ -114,12 +105,12 @@ class OwnGroup:
         self.worker_token = clusters[0].root_ca.join_tokens.worker
         for number in NUMBERS[1:]:
             daemon = self.daemons[number]
-            daemon.flags = (*daemon.flags, "--join-addr", f"{HOST}:{self._ports[1]}", "--join-token", token)
+            daemon.flags = (*daemon.flags, *self._machines.join_flags(token, by="m1"))
             daemon.start()
         await self.leader()
 
     def port(self, number: int) -> int:
-        return self._ports[number]
+        return int(self._machines.addresses[f"m{number}"].rpartition(":")[2])
 
     def process(self, number: int) -> psutil.Process:
         return psutil.Process(self.daemons[number].pid)
@@ -174,10 +165,8 @@ class OwnGroup:
     async def aclose(self) -> None:
         for channel in self._channels.values():
             await channel.close()
-        for daemon in self.daemons.values():
-            if daemon.process is not None and daemon.is_running:
-                # Nothing of it is needed any more, and a stop in good order is not what is measured here.
-                daemon.kill()
+        # Nothing of them is needed any more, and a stop in good order is not what is measured here.
+        self._machines.stop()
 
 
 class DockerGroup:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from swarmcore.testing.cluster import Swarmd, free_port, wait_until
+from swarmcore.testing.cluster import SwarmctlError, Swarmd, free_port, wait_until
 from swarmcore.testing.faults import LOG_LINE
 
 
@@ -17,11 +18,16 @@ class Machines:
     nodes: dict[str, Swarmd] = field(default_factory=dict)
     addresses: dict[str, str] = field(default_factory=dict)
 
-    def add(self, name: str, *flags: str, ready: bool = True) -> Swarmd:
-        """Start a node that has no state yet."""
+    def make(self, name: str, *flags: str) -> Swarmd:
+        """A node that has no state yet; not started."""
         self.addresses[name] = f"127.0.0.1:{free_port()}"
         base = ("--listen-remote-api", self.addresses[name], "--hostname", name, "--executor", "process")
         node = self.nodes[name] = Swarmd(self.folder / name, (*base, *flags))
+        return node
+
+    def add(self, name: str, *flags: str, ready: bool = True) -> Swarmd:
+        """Start a node that has no state yet."""
+        node = self.make(name, *flags)
         node.start()
         if ready:
             node.wait_ready()
@@ -29,15 +35,17 @@ class Machines:
 
     def join(self, name: str, role: str, *, by: str, ready: bool = True) -> Swarmd:
         """Start a node that joins through the manager `by`."""
-        token = self.token(by, role)
-        return self.add(name, "--join-addr", self.addresses[by], "--join-token", token, ready=ready)
+        return self.add(name, *self.join_flags(self.token(by, role), by=by), ready=ready)
+
+    def join_flags(self, token: str, *, by: str) -> tuple[str, ...]:
+        """What lets a node join through the manager `by`: the token in a file, as no argument of a process."""
+        file = self.folder / f"token-{len(self.nodes)}"
+        file.write_text(token + "\n")
+        return "--join-addr", self.addresses[by], "--join-token-file", str(file)
 
     def token(self, by: str, role: str) -> str:
-        for line in self.nodes[by].swarmctl("cluster", "inspect", "default").splitlines():
-            words = line.replace(":", " ").split()
-            if len(words) == 2 and words[0].lower() == role:
-                return words[1]
-        raise AssertionError(f"no {role} token")
+        tokens = json.loads(self.nodes[by].swarmctl("cluster", "inspect", "default", "-o", "json"))
+        return str(tokens["root_ca"]["join_tokens"][role])
 
     def kill(self, *names: str) -> None:
         for name in names:
@@ -72,10 +80,37 @@ class Machines:
 
         wait_until(seen, seconds=30)
 
+    def wait_agreed(self, count: int) -> None:
+        """Return when each manager that runs says of so many that they can be reached."""
+
+        def agree() -> None:
+            for node in self.nodes.values():
+                if node.is_running and node.socket.exists():
+                    assert [row["reachability"] for row in rows(node)].count("REACHABLE") == count, rows(node)
+
+        wait_until(agree)
+
     def stop(self) -> None:
         for node in self.nodes.values():
-            if node.is_running:
+            if node.process is not None and node.is_running:
                 node.kill()
+
+
+def rows(node: Swarmd) -> list[dict[str, str]]:
+    """All nodes, as a manager tells of them: id, name, reachability, and "True" for the leader."""
+    try:
+        listed = json.loads(node.swarmctl("node", "ls", "-o", "json"))
+    except SwarmctlError as error:
+        raise AssertionError(str(error)) from None
+    return [
+        {
+            "id": each["id"],
+            "name": each.get("description", {}).get("hostname", ""),
+            "reachability": each.get("manager_status", {}).get("reachability", ""),
+            "leader": str(each.get("manager_status", {}).get("leader", False)),
+        }
+        for each in listed
+    ]
 
 
 def complaint(node: Swarmd) -> str:

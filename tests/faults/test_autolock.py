@@ -10,6 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
@@ -19,69 +20,39 @@ from cryptography import x509
 from swarmcore.cli.unlock_key import parse_unlock_key
 from swarmcore.errors import ConfigurationError
 from swarmcore.replication.keys import KeyRing
-from swarmcore.testing.cluster import SwarmctlError, Swarmd, free_port, swarmd, wait_until
+from swarmcore.testing.cluster import Swarmd, wait_until
 from swarmcore.testing.faults import refused_start
+from swarmcore.testing.machines import Machines, rows
 
 KEY = re.compile(r"SWMKEY-1-[A-Za-z0-9+/]{43}")
 LOCKED = "Error: node is locked, and needs a valid unlock key"
 ROUNDS = int(os.environ.get("AUTOLOCK_KILLS", "4"))
-PROCESS = ("--executor", "process")
 
 
-class Managers:
+@dataclass(slots=True)
+class Managers(Machines):
     """Three managers on loopback, which can be locked, killed and started with a key."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.nodes: list[Swarmd] = []
-        self.seen: set[str] = set()
-        """Every unlock key that there was."""
-        self.seen_tokens: set[str] = set()
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> Managers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for node in self.nodes:
-            if node.is_running:
-                node.kill()
-        self._stack.close()
+    seen: set[str] = field(default_factory=set)
+    """Every unlock key that there was."""
+    seen_tokens: set[str] = field(default_factory=set)
 
     def found(self, *flags: str) -> Swarmd:
         """Start the first one."""
-        return self._start(*flags)
+        return self.add("m1", *flags)
 
-    def join(self, *, role: str = "manager", ready: bool = True) -> Swarmd:
+    def one_more(self, *, role: str = "manager", ready: bool = True) -> Swarmd:
         """Start one more node."""
-        token = json.loads(self.nodes[0].swarmctl("cluster", "inspect", "-o", "json"))["root_ca"]["join_tokens"][role]
-        self.seen_tokens.add(token)
-        file = self.folder / f"token-{len(self.nodes)}"
-        file.write_text(token + "\n")
-        return self._start("--join-addr", address(self.nodes[0]), "--join-token-file", str(file), ready=ready)
+        self.seen_tokens.add(self.token("m1", role))
+        return self.join(f"m{len(self.nodes) + 1}", role, by="m1", ready=ready)
 
     def three(self, *flags: str) -> Sequence[Swarmd]:
         """Start all three, and return when they agree on who there is."""
         self.found(*flags)
-        self.join()
-        self.join()
-        self.wait_managers(3)
-        return self.nodes
-
-    def _start(self, *flags: str, ready: bool = True) -> Swarmd:
-        number = len(self.nodes) + 1
-        listen = ("--listen-remote-api", f"127.0.0.1:{free_port()}", "--hostname", f"m{number}")
-        node = self._stack.enter_context(swarmd(self.folder / f"m{number}", *PROCESS, *listen, *flags, ready=ready))
-        self.nodes.append(node)
-        return node
-
-    def wait_managers(self, count: int) -> None:
-        def agree() -> None:
-            for node in self.nodes:
-                if node.is_running and node.socket.exists():
-                    assert [row["reachability"] for row in rows(node)].count("REACHABLE") == count, rows(node)
-
-        wait_until(agree)
+        self.one_more()
+        self.one_more()
+        self.wait_agreed(3)
+        return list(self.nodes.values())
 
     def key(self, by: Swarmd, *flags: str) -> str:
         """The unlock key as a manager prints it."""
@@ -110,7 +81,7 @@ class Managers:
         """Return when the disk of each opens with this, and with nothing else."""
 
         def opened() -> None:
-            for node in nodes or self.nodes:
+            for node in nodes or self.nodes.values():
                 assert opens(node, key), f"{node.folder.name} does not open"
                 assert key is None or not opens(node, None), f"{node.folder.name} is not locked"
 
@@ -120,12 +91,12 @@ class Managers:
         """Return when nothing is in use that stood on the disk in the open before it was locked."""
 
         def replaced() -> None:
-            for node in nodes or self.nodes:
+            for node in nodes or self.nodes.values():
                 assert key_file(node)["exposed"] in ([], [1]), key_file(node)["exposed"]
 
         wait_until(replaced)
 
-    def restart(self, node: Swarmd, key: str | None) -> None:
+    def restart_with(self, node: Swarmd, key: str | None) -> None:
         """Kill it and start it with this key."""
         node.kill()
         with given(node, key):
@@ -136,7 +107,7 @@ class Managers:
         """No key stands in a log, or in the arguments of a process."""
         secrets = {key.removeprefix("SWMKEY-1-") for key in self.seen}
         secrets |= {form for key in self.seen for form in _forms(parse_unlock_key(key) or b"")}
-        for node in self.nodes:
+        for node in self.nodes.values():
             assert not [secret for secret in secrets if secret in node.log], node.log_file
             if node.is_running:
                 arguments = Path(f"/proc/{node.pid}/cmdline").read_text()
@@ -163,26 +134,6 @@ def given(node: Swarmd, key: str | None) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         node.flags = flags
-
-
-def address(node: Swarmd) -> str:
-    return node.flags[node.flags.index("--listen-remote-api") + 1]
-
-
-def rows(node: Swarmd) -> list[dict[str, str]]:
-    try:
-        listed = json.loads(node.swarmctl("node", "ls", "-o", "json"))
-    except SwarmctlError as error:
-        raise AssertionError(str(error)) from None
-    return [
-        {
-            "id": each["id"],
-            "name": each.get("description", {}).get("hostname", ""),
-            "reachability": each.get("manager_status", {}).get("reachability", ""),
-            "leader": str(each.get("manager_status", {}).get("leader", False)),
-        }
-        for each in listed
-    ]
 
 
 def node_id(of: Swarmd, by: Swarmd) -> str:
@@ -230,9 +181,12 @@ def disk(folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def managers(folder: Path) -> Iterator[Managers]:
-    with Managers(folder) as all_of_them:
+    all_of_them = Managers(folder)
+    try:
         yield all_of_them
         all_of_them.check_nothing_leaked()
+    finally:
+        all_of_them.stop()
 
 
 def test_a_lock_a_rotation_and_an_unlock_reach_every_manager(managers: Managers) -> None:
@@ -247,22 +201,22 @@ def test_a_lock_a_rotation_and_an_unlock_reach_every_manager(managers: Managers)
     assert second == managers.key(nodes[0], "-q") != first
     managers.wait_opens(second)
     for node in nodes:
-        managers.restart(node, second)
-        managers.wait_managers(3)
+        managers.restart_with(node, second)
+        managers.wait_agreed(3)
 
     leader(nodes).swarmctl("cluster", "update", "--no-autolock")
     managers.wait_opens(None)
     for node in nodes:
-        managers.restart(node, None)
-    managers.wait_managers(3)
+        managers.restart_with(node, None)
+    managers.wait_agreed(3)
 
 
 def test_who_becomes_a_manager_of_a_locked_cluster_is_locked_from_its_first_start(managers: Managers) -> None:
     founder = managers.found("--autolock")
     key = managers.key(founder)
     managers.wait_opens(key, founder)
-    by_token = managers.join(ready=False)
-    promoted = managers.join(role="worker")
+    by_token = managers.one_more(ready=False)
+    promoted = managers.one_more(role="worker")
     founder.swarmctl("node", "promote", node_id(promoted, founder))
 
     for node in (by_token, promoted):
@@ -273,7 +227,7 @@ def test_who_becomes_a_manager_of_a_locked_cluster_is_locked_from_its_first_star
 
         wait_until(is_there)
         assert opens(node, key) and not opens(node, None)
-    managers.wait_managers(3)
+    managers.wait_agreed(3)
     managers.wait_replaced()
     for node in (by_token, promoted):
         node.kill()
@@ -281,7 +235,7 @@ def test_who_becomes_a_manager_of_a_locked_cluster_is_locked_from_its_first_star
         with given(node, key):
             node.start()
             node.wait_ready()
-    managers.wait_managers(3)
+    managers.wait_agreed(3)
 
 
 def test_a_wrong_key_is_refused_in_one_line_and_changes_nothing(managers: Managers) -> None:
@@ -331,9 +285,9 @@ def test_a_demoted_manager_keeps_no_secret_and_restarts_without_a_key(managers: 
     for node, by in ((follower(nodes), leader(nodes)), (leader(nodes), follower(nodes))):
         by.swarmctl("node", "demote", node_id(node, by))
         has_left(node)
-        managers.restart(node, None)
+        managers.restart_with(node, None)
         by.swarmctl("node", "promote", node_id(node, by))
-        managers.wait_managers(3)
+        managers.wait_agreed(3)
         managers.wait_opens(key, node)
 
 
@@ -347,12 +301,12 @@ def test_a_manager_that_was_demoted_while_it_was_away_opens_once_more_and_is_a_w
     id = node_id(away, by)
     away.kill()
     by.swarmctl("node", "demote", id)
-    managers.wait_managers(2)
+    managers.wait_agreed(2)
 
     with given(away, key):
         away.start()
         has_left(away)
-    managers.restart(away, None)
+    managers.restart_with(away, None)
 
 
 def has_left(node: Swarmd) -> None:
@@ -391,7 +345,7 @@ def test_a_manager_killed_while_it_is_locked_anew_opens_with_the_old_key_or_the_
         with given(victim, key):
             victim.start()
             victim.wait_ready()
-        managers.wait_managers(3)
+        managers.wait_agreed(3)
         managers.wait_opens(after)
         before = after
     print(f"{ROUNDS} kills: {opened_by}")
@@ -401,7 +355,7 @@ def test_a_node_killed_while_its_role_changes_is_locked_as_a_manager_and_open_as
     founder = managers.found("--autolock")
     key = managers.key(founder)
     managers.wait_opens(key, founder)
-    node = managers.join(role="worker")
+    node = managers.one_more(role="worker")
     id = node_id(node, founder)
     chance = Random(ROUNDS)
     needed = 0
@@ -422,11 +376,11 @@ def test_a_node_killed_while_its_role_changes_is_locked_as_a_manager_and_open_as
             node.start()
             node.wait_ready()
             if is_manager:
-                managers.wait_managers(2)
+                managers.wait_agreed(2)
                 managers.wait_opens(key, node)
             else:
                 has_left(node)
-                managers.wait_managers(1)
+                managers.wait_agreed(1)
     print(f"{rounds} kills, {needed} of a manager")
 
 
