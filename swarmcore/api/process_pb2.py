@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bswarmcore/api/process.proto\x12\x0cswarmcore.v1\"\xce\x01\n\x0bProcessSpec\x12\x0f\n\x07\x63ommand\x18\x01 \x03(\t\x12\x0c\n\x04\x61rgs\x18\x02 \x03(\t\x12\x0b\n\x03\x65nv\x18\x03 \x03(\t\x12\x0b\n\x03\x64ir\x18\x04 \x01(\t\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\x13\n\x0bstop_signal\x18\x06 \x01(\t\x12\x1f\n\x12stop_grace_seconds\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12+\n\x06health\x18\x08 \x01(\x0b\x32\x1b.swarmcore.v1.ProcessHealthB\x15\n\x13_stop_grace_seconds\"\xb5\x01\n\rProcessHealth\x12\x0f\n\x07\x63ommand\x18\x01 \x03(\t\x12\x1d\n\x10interval_seconds\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x1c\n\x0ftimeout_seconds\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07retries\x18\x04 \x01(\r\x12\x1c\n\x14start_period_seconds\x18\x05 \x01(\x01\x42\x13\n\x11_interval_secondsB\x12\n\x10_timeout_secondsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bswarmcore/api/process.proto\x12\x0cswarmcore.v1\"\x90\x02\n\x0bProcessSpec\x12\x0f\n\x07\x63ommand\x18\x01 \x03(\t\x12\x0c\n\x04\x61rgs\x18\x02 \x03(\t\x12\x0b\n\x03\x65nv\x18\x03 \x03(\t\x12\x0b\n\x03\x64ir\x18\x04 \x01(\t\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\x13\n\x0bstop_signal\x18\x06 \x01(\t\x12\x1f\n\x12stop_grace_seconds\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12+\n\x06health\x18\x08 \x01(\x0b\x32\x1b.swarmcore.v1.ProcessHealth\x12\x12\n\npids_limit\x18\t \x01(\x03\x12,\n\x07ulimits\x18\n \x03(\x0b\x32\x1b.swarmcore.v1.ProcessUlimitB\x15\n\x13_stop_grace_seconds\"9\n\rProcessUlimit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04soft\x18\x02 \x01(\x03\x12\x0c\n\x04hard\x18\x03 \x01(\x03\"\xb5\x01\n\rProcessHealth\x12\x0f\n\x07\x63ommand\x18\x01 \x03(\t\x12\x1d\n\x10interval_seconds\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x1c\n\x0ftimeout_seconds\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07retries\x18\x04 \x01(\r\x12\x1c\n\x14start_period_seconds\x18\x05 \x01(\x01\x42\x13\n\x11_interval_secondsB\x12\n\x10_timeout_secondsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'swarmcore.api.process_pb2',
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PROCESSSPEC']._serialized_start=46
-  _globals['_PROCESSSPEC']._serialized_end=252
-  _globals['_PROCESSHEALTH']._serialized_start=255
-  _globals['_PROCESSHEALTH']._serialized_end=436
+  _globals['_PROCESSSPEC']._serialized_end=318
+  _globals['_PROCESSULIMIT']._serialized_start=320
+  _globals['_PROCESSULIMIT']._serialized_end=377
+  _globals['_PROCESSHEALTH']._serialized_start=380
+  _globals['_PROCESSHEALTH']._serialized_end=561
 # @@protoc_insertion_point(module_scope)

@@ -11,10 +11,10 @@ import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -34,6 +34,8 @@ class ProcessSpec(_message.Message):
     STOP_SIGNAL_FIELD_NUMBER: _builtins.int
     STOP_GRACE_SECONDS_FIELD_NUMBER: _builtins.int
     HEALTH_FIELD_NUMBER: _builtins.int
+    PIDS_LIMIT_FIELD_NUMBER: _builtins.int
+    ULIMITS_FIELD_NUMBER: _builtins.int
     dir: _builtins.str
     """Working folder; a relative one is below the task's own folder, which is the default."""
     user: _builtins.str
@@ -42,6 +44,8 @@ class ProcessSpec(_message.Message):
     """Such as SIGTERM, the default."""
     stop_grace_seconds: _builtins.float
     """Between the stop signal and SIGKILL; default 10, at most 3600."""
+    pids_limit: _builtins.int
+    """At most so many processes and threads at once; 0 is no limit. CPU and memory are limited by TaskSpec.resources."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The program and its first arguments. A program without a slash is searched in the PATH of `env`."""
@@ -58,6 +62,10 @@ class ProcessSpec(_message.Message):
     def health(self) -> Global___ProcessHealth:
         """Whether it works: holds up the start of the task, and ends it. Default: nobody asks."""
 
+    @_builtins.property
+    def ulimits(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProcessUlimit]:
+        """Limits of each process, in the words of `ulimit` and of containers."""
+
     def __init__(
         self,
         *,
@@ -69,16 +77,45 @@ class ProcessSpec(_message.Message):
         stop_signal: _builtins.str = ...,
         stop_grace_seconds: _builtins.float | None = ...,
         health: Global___ProcessHealth | None = ...,
+        pids_limit: _builtins.int = ...,
+        ulimits: _abc.Iterable[Global___ProcessUlimit] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_stop_grace_seconds", b"_stop_grace_seconds", "health", b"health", "stop_grace_seconds", b"stop_grace_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stop_grace_seconds", b"_stop_grace_seconds", "args", b"args", "command", b"command", "dir", b"dir", "env", b"env", "health", b"health", "stop_grace_seconds", b"stop_grace_seconds", "stop_signal", b"stop_signal", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stop_grace_seconds", b"_stop_grace_seconds", "args", b"args", "command", b"command", "dir", b"dir", "env", b"env", "health", b"health", "pids_limit", b"pids_limit", "stop_grace_seconds", b"stop_grace_seconds", "stop_signal", b"stop_signal", "ulimits", b"ulimits", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__stop_grace_seconds: _TypeAlias = _typing.Literal["stop_grace_seconds"]  # noqa: Y015
     _WhichOneofArgType__stop_grace_seconds: _TypeAlias = _typing.Literal["_stop_grace_seconds", b"_stop_grace_seconds"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__stop_grace_seconds) -> _WhichOneofReturnType__stop_grace_seconds | None: ...
 
 Global___ProcessSpec: _TypeAlias = ProcessSpec  # noqa: Y015
+
+@_typing.final
+class ProcessUlimit(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SOFT_FIELD_NUMBER: _builtins.int
+    HARD_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Such as nofile, core, fsize, stack, nproc."""
+    soft: _builtins.int
+    """In the limit's own unit; -1 is no limit."""
+    hard: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        soft: _builtins.int = ...,
+        hard: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hard", b"hard", "name", b"name", "soft", b"soft"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProcessUlimit: _TypeAlias = ProcessUlimit  # noqa: Y015
 
 @_typing.final
 class ProcessHealth(_message.Message):

@@ -7,10 +7,11 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
-from swarmcore.api.process_pb2 import ProcessSpec
+from swarmcore.api.process_pb2 import ProcessSpec, ProcessUlimit
 from swarmcore.api.specs_pb2 import TaskSpec
 from swarmcore.cli.command_line import CliError
 from swarmcore.cli.container_flags import check_together
+from swarmcore.cli.flag_types import listed
 
 KIND = "process"
 CONTAINER_ONLY = (
@@ -40,10 +41,8 @@ CONTAINER_ONLY = (
     "security_opt",
     "credential_spec",
     "health_start_interval",
-    "pids_limit",
     "memory_swap",
     "memory_swappiness",
-    "ulimit",
     "oom_score_adj",
     "secret",
     "config",
@@ -76,6 +75,12 @@ def apply_process(task: TaskSpec, given: Mapping[str, Any]) -> None:
         spec.stop_signal = given["stop_signal"]
     if given.get("stop_grace_period") is not None:
         spec.stop_grace_seconds = _seconds(given["stop_grace_period"])
+    if given.get("pids_limit") is not None:
+        spec.pids_limit = given["pids_limit"]
+    ulimits = listed(given, "ulimit")
+    if ulimits is not None:
+        del spec.ulimits[:]
+        spec.ulimits.extend(ProcessUlimit(name=each.name, soft=each.soft, hard=each.hard) for each in ulimits)
     _apply_health(spec, given)
     if not spec.command and not spec.args:
         raise CliError("a process service needs --command: the program to run, a word each time")

@@ -129,6 +129,9 @@ def _add_generic(page: Page, task: TaskSpec) -> None:
             page.add("Stop Grace", f"{process.stop_grace_seconds:g}s")
         if process.health.command:
             page.add("Health Check", command_line(process.health.command))
+        page.add("Pids Limit", process.pids_limit or "")
+        if process.ulimits:
+            page.listing("Ulimits", [f"{each.name}={each.soft}:{each.hard}" for each in process.ulimits])
 
 
 def _add_words(page: Page, spec: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from swarmcore.api.process_pb2 import ProcessHealth, ProcessSpec
+from swarmcore.api.process_pb2 import ProcessHealth, ProcessSpec, ProcessUlimit
 from swarmcore.api.specs_pb2 import ContainerSpec, ServiceSpec
 from swarmcore.api.types_pb2 import HealthConfig, Mount, Privileges
 from swarmcore.cli import container_flags, mounts, service_values
@@ -182,14 +182,24 @@ def test_a_secret_has_an_owner_and_a_mode(manager: FakeManager, ctl: Ctl) -> Non
 def test_a_process_takes_the_flags_that_mean_something_for_it(manager: FakeManager, ctl: Ctl) -> None:
     args = ("service", "create", "--name", "tick", "--runtime", "process", "--command", "sleep")
     flags = ("--stop-signal", "INT", "--stop-grace-period", "500ms", "--health-cmd", "true", "--health-retries", "2")
-    shown = ctl(*args, *flags, "--health-interval", "1s")
+    limits = ("--pids-limit", "9", "--ulimit", "nofile=1:2", "--cpu-limit", "0.5", "--memory-limit", "8m")
+    shown = ctl(*args, *flags, *limits, "--health-interval", "1s")
     spec = ProcessSpec()
 
     assert (shown.code, shown.err) == (0, "")
     assert manager.one("service").spec.task.generic.payload.Unpack(spec)
     health = ProcessHealth(command=["/bin/sh", "-c", "true"], retries=2, interval_seconds=1)
-    assert spec == ProcessSpec(command=["sleep"], stop_signal="INT", stop_grace_seconds=0.5, health=health)
-    assert "Health Check" in ctl("service", "inspect", "tick").out
+    assert spec == ProcessSpec(
+        command=["sleep"],
+        stop_signal="INT",
+        stop_grace_seconds=0.5,
+        health=health,
+        pids_limit=9,
+        ulimits=[ProcessUlimit(name="nofile", soft=1, hard=2)],
+    )
+    assert manager.one("service").spec.task.resources.limits.memory_bytes == 8 << 20
+    page = ctl("service", "inspect", "tick").out
+    assert "Health Check" in page and "nofile=1:2" in page and "Pids Limit" in page
     assert "--cap-add is for containers only" in ctl(*args, "--cap-add", "ALL").err
 
 

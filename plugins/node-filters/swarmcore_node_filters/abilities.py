@@ -64,8 +64,8 @@ def _needs(group: TaskGroup) -> Iterator[str]:
     yield from _of_resources(spec)
     if spec.WhichOneof("runtime") == "container":
         yield from _of_container(spec.container)
-    elif spec.generic.payload.Is(ProcessSpec.DESCRIPTOR) and _has_health(spec):
-        yield "healthcheck"
+    elif spec.generic.payload.Is(ProcessSpec.DESCRIPTOR):
+        yield from _of_process(spec)
 
 
 def _of_resources(spec: TaskSpec) -> Iterator[str]:
@@ -112,11 +112,16 @@ def _of_container(container: ContainerSpec) -> Iterator[str]:
         yield "isolation"
 
 
-def _has_health(spec: TaskSpec) -> bool:
+def _of_process(spec: TaskSpec) -> Iterator[str]:
     process = ProcessSpec()
     try:
         spec.generic.payload.Unpack(process)
     except DecodeError:
         # The executor says what is wrong with it.
-        return False
-    return bool(process.health.command)
+        return
+    if process.health.command:
+        yield "healthcheck"
+    if process.pids_limit:
+        yield "pids-limit"
+    if process.ulimits:
+        yield "ulimits"

@@ -14,7 +14,7 @@ from swarmcore_node_filters.platforms import PlatformFilter
 from swarmcore_node_filters.resources import ResourceFilter
 
 from swarmcore.api.objects_pb2 import Node, Task
-from swarmcore.api.process_pb2 import ProcessHealth, ProcessSpec
+from swarmcore.api.process_pb2 import ProcessHealth, ProcessSpec, ProcessUlimit
 from swarmcore.api.specs_pb2 import ContainerSpec, TaskSpec
 from swarmcore.api.types_pb2 import Mount, PortConfig, Privileges, ResourceType, TaskState
 from swarmcore.plugin.abilities import ABILITIES
@@ -174,6 +174,8 @@ def test_a_health_check_that_is_switched_off_needs_nothing() -> None:
         (lambda spec: spec.resource_references.add(resource_type=ResourceType.SECRET), "secrets"),
         (lambda spec: spec.resource_references.add(resource_type=ResourceType.CONFIG), "configs"),
         (lambda spec: spec.generic.payload.Pack(ProcessSpec(health=ProcessHealth(command=["x"]))), "healthcheck"),
+        (lambda spec: spec.generic.payload.Pack(ProcessSpec(pids_limit=1)), "pids-limit"),
+        (lambda spec: spec.generic.payload.Pack(ProcessSpec(ulimits=[ProcessUlimit(name="core")])), "ulimits"),
     ],
 )
 def test_a_generic_runtime_needs_abilities_of_its_own_executor(

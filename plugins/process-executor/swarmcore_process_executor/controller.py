@@ -44,6 +44,7 @@ from swarmcore.plugin.executor import (
     TemporaryError,
 )
 from swarmcore_process_executor import exec, health, output, spec
+from swarmcore_process_executor.cgroups import Cgroups
 from swarmcore_process_executor.processes import Identity, kill_marked, reap, signal_group, wait_ended
 from swarmcore_process_executor.record import FILES, Noter, Record
 from swarmcore_process_executor.usage import usage_of
@@ -55,19 +56,25 @@ T = TypeVar("T")
 LAUNCH_SECONDS: Final = 30.0
 KILL_SECONDS: Final = 10.0
 UNKNOWN_EXIT_CODE: Final = 255
-_PASSING: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
+_PASSING: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.EBUSY}
+)
 """Errors of the system that may be over soon."""
 _SUPERVISOR: Final = '"$@" & exec >/dev/null; wait $!; echo $? >exit'
 
+NO_CGROUPS: Final = Cgroups(places={})
 _LAUNCHER: Final = Path(__file__).with_name("launcher.py")
 
 
 class ProcessController(Controller):
     """Drives the process of one task."""
 
-    def __init__(self, pool: ThreadPoolExecutor, noter: Noter, folder: Path, task: Task) -> None:
+    def __init__(
+        self, pool: ThreadPoolExecutor, noter: Noter, folder: Path, task: Task, cgroups: Cgroups = NO_CGROUPS
+    ) -> None:
         """`folder` is the task's own, and need not exist yet."""
         self._pool = pool
+        self._cgroups = cgroups
         self._folder = folder
         self._task = task
         self._spec = spec.parse(task)
@@ -116,7 +123,7 @@ class ProcessController(Controller):
         if error is None and said:
             error = os.fsdecode(said)
         if error is not None:
-            raise TaskRejectedError(f"process.command: {error}")
+            raise TaskRejectedError(error if error.startswith("process.") else f"process.command: {error}")
         if self._started() is None:
             raise TemporaryError("the process did not come up")
         self._note()
@@ -135,7 +142,7 @@ class ProcessController(Controller):
         if code is None:
             raise ExitError(UNKNOWN_EXIT_CODE, "its exit code is unknown: its supervisor was killed, or the machine")
         if code:
-            raise ExitError(code)
+            raise ExitError(code, "out of memory" if self._cgroups.was_out_of_memory(self._task.id) else "")
 
     def _is_getting_healthy(self) -> bool:
         """Whether it runs, and no check of it has succeeded yet."""
@@ -199,6 +206,7 @@ class ProcessController(Controller):
         await self.terminate()
         for record in self._records:
             self._noter.discard(record)
+        await self._blocking(lambda: self._cgroups.remove(self._task.id))
         await self._blocking(lambda: shutil.rmtree(self._folder, ignore_errors=True))
         if self._folder.exists():
             raise TemporaryError(f"the folder {str(self._folder)!r} can't be removed")
@@ -231,7 +239,7 @@ class ProcessController(Controller):
 
     async def usage(self) -> TaskUsage:
         """Of the task's process and all that it started."""
-        return await self._blocking(lambda: usage_of(self._task.id))
+        return await self._blocking(lambda: usage_of(self._task.id, self._task.spec.resources.limits.memory_bytes))
 
     # Steps that block, on a thread of the pool
 
@@ -240,7 +248,8 @@ class ProcessController(Controller):
             return
         work = self._folder / "work"
         work.mkdir(mode=0o755, parents=True, exist_ok=True)
-        launch = spec.resolve(self._task, self._spec, work)
+        launch = spec.resolve(self._task, self._spec, work, self._cgroups)
+        self._cgroups.make(self._task.id, spec.limits_of(self._task, self._spec))
         if launch.user is not None:
             os.chown(work, launch.user.uid, launch.user.gid)
         new = self._folder / "launch.new"
@@ -335,9 +344,12 @@ class ProcessController(Controller):
 
     async def _kill_rest(self) -> None:
         """What a task leaves behind in other groups or sessions ends with it."""
-        killed = await self._blocking(lambda: kill_marked(self._task.id))
+        killed = await self._blocking(lambda: kill_marked(self._task.id, self._in_cgroups))
         if killed:
             log.info("task %s: killed %d process%s", self._task.id, killed, "es" if killed != 1 else "")
+
+    def _in_cgroups(self) -> set[int]:
+        return self._cgroups.pids(self._task.id)
 
     # What the folder says
 

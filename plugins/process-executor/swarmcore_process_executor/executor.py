@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from weakref import WeakSet
@@ -13,12 +14,13 @@ from swarmcore.api.objects_pb2 import Node, Task
 from swarmcore.api.types_pb2 import NodeDescription
 from swarmcore.plugin import abilities
 from swarmcore.plugin.executor import Controller, Dependencies, Executor
+from swarmcore_process_executor.cgroups import Cgroups
 from swarmcore_process_executor.controller import ProcessController
 from swarmcore_process_executor.record import Noter
 
 THREADS = 4
-ABILITIES = frozenset({"logs", "exec", "stats", "healthcheck", "host-ports"})
-"""`spec.py` refuses what is not among them."""
+ABILITIES = frozenset({"logs", "exec", "stats", "healthcheck", "host-ports", "ulimits"})
+"""`spec.py` refuses what is not among them, or among those that control groups add."""
 
 
 class ProcessExecutor(Executor):
@@ -29,6 +31,7 @@ class ProcessExecutor(Executor):
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="process-executor")
         self._noter = Noter(self._pool)
+        self._cgroups = Cgroups.find()
         self._controllers: WeakSet[ProcessController] = WeakSet()
         """Those whose pending calls end when this is closed."""
 
@@ -38,8 +41,14 @@ class ProcessExecutor(Executor):
         description.platform.architecture = platform.machine()
         description.resources.nano_cpus = len(os.sched_getaffinity(0)) * 1_000_000_000
         description.resources.memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        abilities.state(description, ABILITIES)
+        abilities.state(description, ABILITIES.union(self._of_cgroups()))
         return description
+
+    def _of_cgroups(self) -> Iterator[str]:
+        if "cpu" in self._cgroups.places:
+            yield "limits"  # Memory has an rlimit where it has no group.
+        if "pids" in self._cgroups.places:
+            yield "pids-limit"
 
     async def configure(self, node: Node) -> None:
         """Nothing of a node object concerns plain processes."""
@@ -52,7 +61,7 @@ class ProcessExecutor(Executor):
         return controller if controller.is_there() else None
 
     def _made(self, task: Task) -> ProcessController:
-        controller = ProcessController(self._pool, self._noter, self._folder / task.id, task)
+        controller = ProcessController(self._pool, self._noter, self._folder / task.id, task, self._cgroups)
         self._controllers.add(controller)
         return controller
 

@@ -32,17 +32,35 @@ def say_who_we_are() -> None:
         os.unlink(own)
 
 
+def limit(ulimits: bytes) -> None:
+    """As root, since it may raise them; whoever is not root gets what he may have."""
+    import resource
+
+    for entry in ulimits.split(b","):
+        name, number, soft, hard = entry.decode().split(":")
+        try:
+            resource.setrlimit(int(number), (int(soft), int(hard)))
+        except (OSError, ValueError) as error:
+            raise OSError(0, f"process.ulimits: {name}={soft}:{hard}: {error}") from error
+
+
 def become() -> None:
     """Take on the program's folder, user, streams and environment, and run it. Returns never, or raises OSError."""
     with open("launch", "rb") as file:
-        uid, gid, groups, folder, program, count, *rest = file.read().split(b"\0")
+        uid, gid, groups, cgroups, ulimits, folder, program, count, *rest = file.read().split(b"\0")
     arguments, environment = rest[: int(count)], rest[int(count) :]
     out = os.open("stdout", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     err = os.open("stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.chdir(folder)
+    for cgroup in filter(None, cgroups.split(b"\n")):
+        with open(cgroup + b"/cgroup.procs", "wb", buffering=0) as procs:
+            procs.write(b"0")
     if uid:
         os.setgroups([int(group) for group in groups.split(b",") if group])
         os.setgid(int(gid))
+    if ulimits:
+        limit(ulimits)
+    if uid:
         os.setuid(int(uid))
     os.umask(0o022)
     os.dup2(out, 1)

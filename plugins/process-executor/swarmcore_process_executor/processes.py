@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 POLL_SECONDS = 0.5
@@ -99,15 +99,16 @@ def signal_group(leader: Identity, number: int) -> bool:
     return True
 
 
-def kill_marked(task_id: str) -> int:
+def kill_marked(task_id: str, others: Callable[[], Iterable[int]] = tuple) -> int:
     """Kill every process that has the task's marker, and those they make meanwhile; wait until they are gone.
 
-    Blocks, for no more than SWEEP_SECONDS. Returns how many there were.
+    `others` are further ones, found in another way: one that takes off its environment takes off the marker. Blocks,
+    for no more than SWEEP_SECONDS. Returns how many there were.
     """
     killed: set[int] = set()
     deadline = time.monotonic() + SWEEP_SECONDS
     pause = 0.001
-    while found := list(_marked(task_id)):
+    while found := {*_marked(task_id), *others()}:
         for pid in found:
             try:
                 os.kill(pid, signal.SIGKILL)

@@ -7,6 +7,7 @@ import math
 import os
 import pwd
 import re
+import resource
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,12 +18,20 @@ from swarmcore.api.process_pb2 import ProcessSpec
 from swarmcore.api.types_pb2 import PortConfig
 from swarmcore.plugin.executor import TaskRejectedError
 from swarmcore_process_executor import health
+from swarmcore_process_executor.cgroups import Cgroups, Limits
 from swarmcore_process_executor.processes import MARKER
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_GRACE_SECONDS = 10.0
 MAX_GRACE_SECONDS = 3600.0
 TYPE_NAME = ProcessSpec.DESCRIPTOR.full_name
+ULIMITS = {
+    name.removeprefix("RLIMIT_").lower(): int(getattr(resource, name))
+    for name in dir(resource)
+    if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"
+}
+"""Names as containers have them."""
+MAX_ULIMIT = 2**63 - 1
 _TASK_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
@@ -44,12 +53,27 @@ class Launch:
     environment: Sequence[str]
     folder: str
     user: User | None
+    cgroups: Sequence[Path] = ()
+    """To join."""
+    ulimits: Sequence[tuple[str, int, int]] = ()
+    """Name, soft and hard."""
 
     def encode(self) -> bytes:
         """As `launcher.py` reads it: fields that end with a zero byte, which none of them can hold."""
         user = self.user
         who = [str(user.uid), str(user.gid), ",".join(map(str, user.groups))] if user is not None else ["", "", ""]
-        fields = [*who, self.folder, self.program, str(len(self.arguments)), *self.arguments, *self.environment]
+        groups = "\n".join(map(str, self.cgroups))
+        ulimits = ",".join(f"{name}:{ULIMITS[name]}:{soft}:{hard}" for name, soft, hard in self.ulimits)
+        fields = [
+            *who,
+            groups,
+            ulimits,
+            self.folder,
+            self.program,
+            str(len(self.arguments)),
+            *self.arguments,
+            *self.environment,
+        ]
         return b"\0".join(os.fsencode(field) for field in fields)
 
 
@@ -87,6 +111,15 @@ def _check(spec: ProcessSpec) -> None:
     for entry in spec.env:
         if not entry.partition("=")[0] or "=" not in entry:
             raise TaskRejectedError(f"process.env {entry.partition('=')[0]!r} is not NAME=VALUE")
+    if spec.pids_limit < 0:
+        raise TaskRejectedError("process.pids_limit cannot be negative")
+    for limit in spec.ulimits:
+        if limit.name not in ULIMITS:
+            raise TaskRejectedError(f"process.ulimits: {limit.name!r} is none of {', '.join(sorted(ULIMITS))}")
+        if not all(-1 <= value <= MAX_ULIMIT for value in (limit.soft, limit.hard)):
+            raise TaskRejectedError(f"process.ulimits: {limit.name} cannot be negative, except -1 for no limit")
+        if limit.hard != -1 and not 0 <= limit.soft <= limit.hard:
+            raise TaskRejectedError(f"process.ulimits: {limit.name} has a soft limit above the hard one")
     stop_signal(spec)
     grace_seconds(spec)
     health.parse(spec.health)
@@ -94,16 +127,20 @@ def _check(spec: ProcessSpec) -> None:
 
 def _refuse_unsupported(task: Task) -> None:
     limits = task.spec.resources.limits
-    if limits.nano_cpus or limits.memory_bytes or limits.generic:
-        raise TaskRejectedError("task.resources.limits: plain processes have no limits")
+    if limits.generic:
+        raise TaskRejectedError("task.resources.limits.generic: generic resources are counted, and limit nothing")
+    for field, value in (("nano_cpus", limits.nano_cpus), ("memory_bytes", limits.memory_bytes)):
+        if value < 0:
+            raise TaskRejectedError(f"task.resources.limits.{field} cannot be negative")
     if task.spec.resources.HasField("swap_bytes") or task.spec.resources.HasField("memory_swappiness"):
         raise TaskRejectedError("task.resources: plain processes have no swap settings")
     if task.spec.networks or task.networks:
         raise TaskRejectedError("task.networks: plain processes use the machine's own network")
     if task.spec.resource_references:
         raise TaskRejectedError("task.resource_references: plain processes get no secrets and configs")
-    if task.spec.log_driver.name:
-        raise TaskRejectedError(f"task.log_driver {task.spec.log_driver.name!r}: the output of processes goes to files")
+    for driver in (task.spec.log_driver, task.log_driver):
+        if driver.name or driver.options:
+            raise TaskRejectedError(f"task.log_driver {driver.name!r}: the output of processes goes to files")
     for port in task.endpoint.ports:
         if port.publish_mode == PortConfig.HOST and port.published_port != port.target_port:
             raise TaskRejectedError(
@@ -136,7 +173,29 @@ def grace_seconds(spec: ProcessSpec) -> float:
     return float(seconds)
 
 
-def resolve(task: Task, spec: ProcessSpec, work: Path) -> Launch:
+def limits_of(task: Task, spec: ProcessSpec) -> Limits:
+    limits = task.spec.resources.limits
+    return Limits(nano_cpus=limits.nano_cpus, memory_bytes=limits.memory_bytes, pids=spec.pids_limit)
+
+
+def ulimits_of(task: Task, spec: ProcessSpec, cgroups: Cgroups) -> list[tuple[str, int, int]]:
+    """The task's own, and one for its memory where there is no group for it: then each process has so much.
+
+    Raises TaskRejectedError with the name of a limit that only groups can keep, where there are none.
+    """
+    limits = limits_of(task, spec)
+    for field, controller in (("task.resources.limits.nano_cpus", "cpu"), ("process.pids_limit", "pids")):
+        if controller in limits.controllers - cgroups.places.keys():
+            raise TaskRejectedError(
+                f"{field}: this machine has no cgroup controller {controller!r} that swarmd may use"
+            )
+    found = [(limit.name, limit.soft, limit.hard) for limit in spec.ulimits]
+    if limits.memory_bytes and "memory" not in cgroups.places:
+        found.append(("data", limits.memory_bytes, limits.memory_bytes))
+    return found
+
+
+def resolve(task: Task, spec: ProcessSpec, work: Path, cgroups: Cgroups) -> Launch:
     """Look up user, folder and program on this machine. Raises TaskRejectedError in the system's words."""
     environment = {"PATH": DEFAULT_PATH}
     for entry in spec.env:
@@ -153,6 +212,8 @@ def resolve(task: Task, spec: ProcessSpec, work: Path) -> Launch:
         environment=[f"{name}={value}" for name, value in environment.items()],
         folder=str(folder),
         user=_user(spec.user) if spec.user else None,
+        cgroups=cgroups.folders(task.id, limits_of(task, spec).controllers | {"pids"}),
+        ulimits=ulimits_of(task, spec, cgroups),
     )
 
 

@@ -14,11 +14,11 @@ PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _CENSUS: Final = Census()
 
 
-def usage_of(task_id: str) -> TaskUsage:
+def usage_of(task_id: str, memory_limit: int = 0) -> TaskUsage:
     """The sum over all processes that carry the task's marker. Blocks for as long as a look at each process takes.
 
     Memory is what is resident, and shared pages count once for each process that has them. Raises ExecutorError where
-    there is no process.
+    there is no process. `memory_limit` is what the task was given, in bytes; 0: none.
     """
     ticks = pages = read = written = count = 0
     for pid in _CENSUS.of(task_id):
@@ -39,6 +39,7 @@ def usage_of(task_id: str) -> TaskUsage:
     return TaskUsage(
         cpu_seconds=ticks / TICKS,
         memory_bytes=pages * PAGE,
+        memory_limit_bytes=memory_limit,
         block_read_bytes=read,
         block_written_bytes=written,
         pids=count,

@@ -198,7 +198,7 @@ def _with(change: Callable[[Task], object]) -> Task:
         (process_task("true", stop_signal="SIGNOTHING"), "process.stop_signal 'SIGNOTHING' is no signal"),
         (process_task("true", stop_grace_seconds=-1), "process.stop_grace_seconds -1 is not between 0 and 3600"),
         (process_task("true", task_id="../evil"), "task.id '../evil' is no name for a folder"),
-        (_with(lambda task: task.spec.resources.limits.__setattr__("memory_bytes", 1)), "task.resources.limits"),
+        (_with(lambda task: task.spec.resources.limits.generic.add()), "task.resources.limits.generic"),
         (_with(lambda task: task.spec.networks.add(target="n")), "task.networks"),
         (_with(lambda task: task.spec.resource_references.add(resource_id="s")), "task.resource_references"),
         (_with(lambda task: task.spec.log_driver.__setattr__("name", "syslog")), "task.log_driver 'syslog'"),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
+import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +20,7 @@ from swarmcore.testing.executor_contract.program import Program
 from swarmcore.testing.executor_contract.subject import Subject
 
 MARKER = "SWARMCORE_TASK_ID"
+CLEAN_UP_SECONDS = 5.0
 
 
 class ProcessSubject(Subject):
@@ -67,12 +71,20 @@ class ProcessSubject(Subject):
         return {
             *(f"folder {path.name}" for path in folders),
             *(f"process {pid}" for pid in _marked(set(self._made)) | self._below()),
+            *(f"group {path}" for path in _groups(self._made)),
         }
 
     async def clean_up(self) -> None:
         for pid in _marked(set(self._made)) | self._below():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + CLEAN_UP_SECONDS
+        while (groups := _groups(self._made)) and time.monotonic() < deadline:
+            for group in groups:
+                # Busy until what was killed is gone.
+                with suppress(OSError):
+                    group.rmdir()
+            await asyncio.sleep(0.01)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
@@ -101,6 +113,13 @@ def _marked(ids: set[str]) -> set[int]:
             if marks & set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")):
                 found.add(pid)
     return found
+
+
+def _groups(ids: Iterable[str]) -> set[Path]:
+    """Control groups that are named after one of these tasks, in every hierarchy."""
+    with open("/proc/self/mountinfo") as file:
+        mounts = [line.split()[4] for line in file if line.partition(" - ")[2].startswith("cgroup")]
+    return {path for mount in mounts for id in ids if (path := Path(mount) / "swarmcore" / id).is_dir()}
 
 
 def _started(pid: int) -> int:
