@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from swarmcore.testing.executor_contract import ExecutorContract
-from swarmcore.testing.executor_contract.command_mutants import MUTANTS
 from swarmcore.testing.executor_contract.memory import ModelSubject
-from swarmcore.testing.executor_contract.mutants import LITTER
+from swarmcore.testing.executor_contract.mutants import LITTER, MUTANTS
 from swarmcore.testing.executor_contract.runner import checks_of, run_checks
 from swarmcore.testing.simulation.loop import new_loop
 

@@ -3,8 +3,8 @@
 Start with `subject.py`, the one class an author writes, and `docs/executors.md`, which shows how. `program.py` is what
 the suite lets tasks run. The checks stand by what they are about in `states.py`, `stopping.py`, `recovery.py`,
 `crowd.py`, `logs.py`, `health.py`, `commands.py`, `usage.py`, `absence.py`, `leaks.py` and `description.py`; `case.py`
-is what they stand on. `runner.py` runs them without pytest, for `python -m swarmcore.testing executor`. `memory.py` is
-an executor that keeps to everything and runs nothing; `mutants.py` and `command_mutants.py` break it, once a check.
+is what they stand on. `runner.py` runs them without pytest, for `python -m swarmcore.testing executor`. `memory` is
+an executor that keeps to everything and runs nothing; `mutants` break it, once a check.
 Only for container engines, and only with pytest, are `fields.py` and `faults.py`.
 """
 

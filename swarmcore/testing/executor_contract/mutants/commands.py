@@ -1,4 +1,4 @@
-"""Executors that are wrong in one thing about commands beside a task, or about what a task uses; see `mutants.py`."""
+"""Executors that are wrong in one thing about commands beside a task, or about what a task uses."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from typing import ClassVar
 
 from swarmcore.plugin.executor import ExecOptions, ExecSession, TaskUsage, TemporaryError
 from swarmcore.testing.executor_contract.memory import Box, ModelController
-from swarmcore.testing.executor_contract.memory_commands import ModelCommand
-from swarmcore.testing.executor_contract.mutants import MUTANTS, controller
+from swarmcore.testing.executor_contract.memory.commands import ModelCommand
+from swarmcore.testing.executor_contract.mutants.corpus import controller
 from swarmcore.testing.executor_contract.program import Program
-
-__all__ = ["MUTANTS"]
 
 
 class SpoiledCommands(ModelController):
