@@ -9,6 +9,9 @@ import pytest
 
 from swarmcore.testing import engines, podman_engines
 
+# What is a user's own who is not root; root runs these tests as such a one, in `test_podman_rootless.py`.
+collect_ignore_glob = ["plugins/*/tests/rootless/*"] if os.geteuid() == 0 else []
+
 
 def require(reason: str | None) -> None:
     """Skip with the reason; in CI a missing engine is a failure."""
@@ -32,4 +35,12 @@ def podman_engine() -> Iterator[podman_engines.PodmanEngine]:
     """A private Podman service, shared by the tests of a run."""
     require(podman_engines.missing_podman())
     with podman_engines.podman_engine(images=("redis:3.0.5", "redis:3.0.6", "redis:3.0.7")) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def rootless_podman_engine() -> Iterator[podman_engines.PodmanEngine]:
+    """The own Podman service of a user who is not root, shared by the tests of a run."""
+    require(podman_engines.missing_rootless_podman())
+    with podman_engines.rootless_podman_engine() as engine:
         yield engine

@@ -1,7 +1,8 @@
 """Real Podman services for tests: private folders, a private socket, and a network namespace of their own.
 
 Like `engines.py`, whose image they load. Podman's containers are no children of the service: they outlive it, and the
-next one on the same folder finds them.
+next one on the same folder finds them. Who is not root gets a rootless service, in the network that is there: tests
+that are root become such a user in a room of `rootless.py`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from swarmcore.testing.engines import BUSYBOX, IMAGE_COMMAND, busybox_image, missing_namespaces, namespace_of, scratch
+from swarmcore.testing.rootless import missing_ranges, missing_room
 
 START_SECONDS = 60
 CONFIGURATION = """\
@@ -32,6 +34,7 @@ cgroup_manager = "cgroupfs"
 runtime = "runc"
 """
 """As root in a restricted virtual machine crun refuses hybrid cgroups, and nobody may raise the limits."""
+PROGRAMS = ("podman", "runc", "conmon", "catatonit")
 REGISTRY_PORT = 5000
 """Of the one registry on loopback that may speak without TLS."""
 REGISTRIES = f"""\
@@ -43,15 +46,24 @@ _numbers = itertools.count(os.getpid() % 200)
 
 
 def missing_podman() -> str | None:
-    """Why no Podman service can be started here; None where one can."""
+    """Why no Podman service can be started here by root; None where one can."""
     if os.geteuid() != 0:
         return "starting a Podman service needs root"
-    for program in ("podman", "runc", "conmon", "catatonit"):
+    return _missing(PROGRAMS) or missing_namespaces()
+
+
+def missing_rootless_podman() -> str | None:
+    """Why there can be no rootless Podman service here, of this user or, for root, of one in a room."""
+    return _missing((*PROGRAMS, "slirp4netns")) or (missing_room() if os.geteuid() == 0 else missing_ranges())
+
+
+def _missing(programs: Sequence[str]) -> str | None:
+    for program in programs:
         if shutil.which(program) is None:
             return f"{program} is not installed"
     if not os.access(BUSYBOX, os.X_OK):
         return f"{BUSYBOX} is not installed (busybox-static), and images are made from it"
-    return missing_namespaces()
+    return None
 
 
 @dataclass(slots=True)
@@ -60,6 +72,7 @@ class PodmanEngine:
 
     folder: Path
     namespace: str
+    """Of its network; empty: the one that is there."""
     process: subprocess.Popen[bytes] = field(init=False)
 
     @property
@@ -75,7 +88,8 @@ class PodmanEngine:
         """The beginning of every command line that acts on this engine's folders, without its service."""
         folders = (("--root", "data"), ("--runroot", "run"), ("--tmpdir", "tmp"))
         options = [word for option, name in folders for word in (option, str(self.folder / name))]
-        return ["nsenter", f"--net=/run/netns/{self.namespace}", "podman", *options]
+        enter = ["nsenter", f"--net=/run/netns/{self.namespace}"] if self.namespace else []
+        return [*enter, "podman", *options]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -176,12 +190,29 @@ def podman_engine(*, images: Sequence[str] = ("redis:3.0.5",)) -> Iterator[Podma
         name = f"swp{next(_numbers) % 250}"
         namespace_of(stack, name)
         subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True, timeout=20)
-        engine = PodmanEngine(folder, name)
-        engine.start()
+        with _serving(PodmanEngine(folder, name), images) as engine:
+            yield engine
+
+
+@contextlib.contextmanager
+def rootless_podman_engine(*, images: Sequence[str] = ("redis:3.0.5",)) -> Iterator[PodmanEngine]:
+    """This user's Podman engine, which must not be root's, with images; gone afterwards."""
+    with scratch() as folder, _serving(PodmanEngine(folder, ""), images) as engine:
         try:
-            engine.import_image(*images)
             yield engine
         finally:
+            # What belongs to subordinate ids only the user namespace's root can remove.
             with contextlib.suppress(RuntimeError, subprocess.TimeoutExpired):
-                engine.podman("rm", "--all", "--force", "--volumes", "--time=0")
-            engine.stop()
+                engine.podman("system", "reset", "--force")
+
+
+@contextlib.contextmanager
+def _serving(engine: PodmanEngine, images: Sequence[str]) -> Iterator[PodmanEngine]:
+    engine.start()
+    try:
+        engine.import_image(*images)
+        yield engine
+    finally:
+        with contextlib.suppress(RuntimeError, subprocess.TimeoutExpired):
+            engine.podman("rm", "--all", "--force", "--volumes", "--time=0")
+        engine.stop()

@@ -9,6 +9,7 @@ from swarmcore.testing.engines import DockerEngine
 from swarmcore.testing.executor_contract.container_tasks import ContainerEngine
 from swarmcore.testing.executor_contract.faults import ContainerFaults
 from swarmcore.testing.executor_contract.fields import ContainerFields
+from swarmcore.testing.executor_contract.root_fields import RootFields
 
 pytestmark = pytest.mark.engine
 
@@ -29,6 +30,10 @@ def engine(docker_engine: DockerEngine) -> ContainerEngine:
 
 
 class TestDockerFields(ContainerFields):
+    """On Docker."""
+
+
+class TestDockerRootFields(RootFields):
     """On Docker."""
 
 

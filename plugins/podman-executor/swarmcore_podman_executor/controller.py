@@ -23,6 +23,7 @@ from swarmcore.plugin.executor import (
     LogOptions,
     TaskPreparedError,
     TaskRejectedError,
+    TaskUsage,
     TemporaryError,
 )
 from swarmcore.plugin.task_files import MemoryFolder
@@ -184,6 +185,12 @@ class PodmanController(ContainerController):
                 if error.code != 404:
                     raise TemporaryError(str(error)) from error
 
+    async def usage(self) -> TaskUsage:
+        if not self._engine.host.may_use("memory"):
+            # The engine would tell what the whole machine uses.
+            raise TaskRejectedError("stats: the engine gives containers no cgroups of their own here")
+        return await super().usage()
+
     def _cause(self, found: Inspected) -> str:
         return differences.cause_of_death(found, is_ours=self._is_killed)
 
@@ -201,7 +208,7 @@ class PodmanController(ContainerController):
 def _require_sources(task: Task) -> None:
     """What bind mounts name must be there; the engine would say so only when the container starts."""
     for mount in task.spec.container.mounts:
-        if mount.type != Mount.BIND or os.path.lexists(mount.source):
+        if mount.type != Mount.BIND or _is_there(mount.source):
             continue
         if not mount.bind_options.createmountpoint:
             raise TaskRejectedError(f"container.mounts: bind source path does not exist: {mount.source}")
@@ -209,3 +216,14 @@ def _require_sources(task: Task) -> None:
             Path(mount.source).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TaskRejectedError(f"container.mounts: can't make {mount.source!r}: {error.strerror}") from error
+
+
+def _is_there(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise TaskRejectedError(f"container.mounts: can't look at {path!r}: {reason}") from error
+    return True

@@ -96,10 +96,10 @@ def _abilities(host: Host) -> frozenset[str]:
     missing: set[str] = set()
     for controller, needing in (
         ("cpu", {"limits"}),
-        ("memory", {"limits", "swap", "swappiness"}),
+        ("memory", {"limits", "swap", "swappiness", "stats"}),
         ("pids", {"pids-limit"}),
     ):
-        if controller not in host.controllers or (host.rootless and not host.cgroup_v2):
+        if not host.may_use(controller):
             missing |= needing
     for word, is_there in (
         ("swappiness", not host.cgroup_v2),

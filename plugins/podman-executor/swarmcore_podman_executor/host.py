@@ -24,6 +24,10 @@ class Host:
     has_seccomp: bool = True
     log_drivers: frozenset[str] = frozenset({"k8s-file", "journald", "none"})
 
+    def may_use(self, controller: str) -> bool:
+        """Whether the engine gives containers cgroups of their own with this controller."""
+        return controller in self.controllers and (self.cgroup_v2 or not self.rootless)
+
     @classmethod
     def of(cls, info: Mapping[str, Any]) -> Host:
         """Raises ConfigurationError where the service is too old."""

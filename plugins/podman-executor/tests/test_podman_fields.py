@@ -18,6 +18,7 @@ from swarmcore.testing.executor_contract.container_tasks import (
 )
 from swarmcore.testing.executor_contract.faults import ContainerFaults
 from swarmcore.testing.executor_contract.fields import ContainerFields
+from swarmcore.testing.executor_contract.root_fields import RootFields
 from swarmcore.testing.podman_engines import REGISTRY_PORT, PodmanEngine
 
 pytestmark = pytest.mark.engine
@@ -44,6 +45,10 @@ async def executor(engine: ContainerEngine, tmp_path: Path) -> AsyncIterator[Exe
 
 
 class TestPodmanFields(ContainerFields):
+    """On Podman."""
+
+
+class TestPodmanRootFields(RootFields):
     """On Podman."""
 
 

@@ -139,14 +139,6 @@ class ContainerFaults:
 
         assert "nobodyknows" in await refusal(executor, task)
 
-    async def test_a_program_that_takes_too_much_memory_is_said_to_have(self, executor: Executor) -> None:
-        task = make_task("x=$(yes | head -c 200000000)")
-        task.spec.resources.limits.memory_bytes = 32 << 20
-        task.spec.resources.swap_bytes.value = 0
-        async with started(executor, task) as controller:
-            with pytest.raises(ExitError, match=r"\(137\): .*out of memory"):
-                await controller.wait()
-
     async def test_a_port_that_another_task_has_is_said(self, executor: Executor) -> None:
         first, second = make_task(), make_task()
         first.endpoint.ports.add(target_port=80, publish_mode=PortConfig.HOST)
