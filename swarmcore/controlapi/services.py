@@ -25,6 +25,7 @@ from swarmcore.api.specs_pb2 import ServiceSpec
 from swarmcore.api.types_pb2 import NodeStatus, TaskState, UpdateStatus
 from swarmcore.controlapi.calls import Calls, not_found, require_version
 from swarmcore.controlapi.defaults import with_defaults
+from swarmcore.controlapi.redact import HIDDEN, public_service, with_login
 from swarmcore.controlapi.select import Predicate, candidates, common_predicates, fill, matching, spec_name
 from swarmcore.controlapi.tasks import runtime_of
 from swarmcore.controlapi.validate.bounds import brief_list, check_id, check_request
@@ -54,6 +55,10 @@ class ServiceCalls(Calls):
             raise InvalidArgumentError("invalid argument: spec is missing")
         spec = request.spec
         check_service_spec(spec)
+        if spec.task.container.pull_options.registry_auth == HIDDEN:
+            raise InvalidArgumentError(
+                "ContainerSpec: task.container.pull_options.registry_auth is hidden where it is read: give the login"
+            )
 
         def write(tx: Transaction) -> Service:
             self._check_references(tx, spec)
@@ -68,7 +73,7 @@ class ServiceCalls(Calls):
             tx.service.create(service)
             return service
 
-        return CreateServiceResponse(service=await self.store.update(write))
+        return CreateServiceResponse(service=public_service(await self.store.update(write)))
 
     def _check_references(self, tx: Transaction, spec: ServiceSpec) -> None:
         container = spec.task.container
@@ -104,7 +109,9 @@ class ServiceCalls(Calls):
         service = self.store.view.service.get(check_id(request.service_id, "service_id"))
         if service is None:
             raise not_found("service", request.service_id)
-        return GetServiceResponse(service=with_defaults(service) if request.insert_defaults else service)
+        return GetServiceResponse(
+            service=public_service(with_defaults(service) if request.insert_defaults else service)
+        )
 
     async def ListServices(self, request: ListServicesRequest, context: object) -> ListServicesResponse:
         check_request(request)
@@ -116,7 +123,8 @@ class ServiceCalls(Calls):
             runtimes = frozenset(filters.runtimes)
             predicates.append(lambda service: runtime_of(service.spec.task) in runtimes)
         response = ListServicesResponse()
-        await fill(response.services, await matching(candidates(self.store.view.service, filters), predicates))
+        services = await matching(candidates(self.store.view.service, filters), predicates)
+        await fill(response.services, services, public_service)
         return response
 
     async def UpdateService(self, request: UpdateServiceRequest, context: object) -> UpdateServiceResponse:
@@ -145,14 +153,14 @@ class ServiceCalls(Calls):
             if is_rollback:
                 _roll_back(service, old, self.now())
             else:
-                _replace_spec(service, old, request.spec, version)
+                _replace_spec(service, old, with_login(request.spec, old.spec), version)
             if is_job(service.spec):
                 service.job_status.job_iteration.index += 1
                 service.job_status.last_execution.CopyFrom(self.now())
             tx.service.update(service)
             return service
 
-        return UpdateServiceResponse(service=await self.store.update(write))
+        return UpdateServiceResponse(service=public_service(await self.store.update(write)))
 
     def _check_change(self, old: Service, spec: ServiceSpec) -> None:
         same_task_networks = list(spec.task.networks) == list(old.spec.task.networks)

@@ -15,6 +15,7 @@ from swarmcore.api.control_pb2 import (
 from swarmcore.api.objects_pb2 import Task
 from swarmcore.api.specs_pb2 import TaskSpec
 from swarmcore.controlapi.calls import Calls, not_found
+from swarmcore.controlapi.redact import public_task
 from swarmcore.controlapi.select import Predicate, by_whole_ids, common_predicates, fill, indexed, matching
 from swarmcore.controlapi.validate.bounds import check_id, check_request
 from swarmcore.store.transaction import Transaction
@@ -36,13 +37,13 @@ class TaskCalls(Calls):
         task = self.store.view.task.get(check_id(request.task_id, "task_id"))
         if task is None:
             raise not_found("task", request.task_id)
-        return GetTaskResponse(task=task)
+        return GetTaskResponse(task=public_task(task))
 
     async def ListTasks(self, request: ListTasksRequest, context: object) -> ListTasksResponse:
         check_request(request)
         tasks = await matching(self._task_candidates(request.filters), self._task_predicates(request.filters))
         response = ListTasksResponse()
-        await fill(response.tasks, tasks)
+        await fill(response.tasks, tasks, public_task)
         return response
 
     def _task_candidates(self, filters: ListTasksRequest.Filters) -> Collection[Task]:

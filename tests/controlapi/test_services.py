@@ -429,3 +429,69 @@ async def test_defaults_come_on_request(setup: Any) -> None:
     got = await setup.control.GetService(pb.GetServiceRequest(service_id=service.id, insert_defaults=True), None)
 
     assert got.service.spec.update.parallelism == 1
+
+
+def with_login(image: str = "registry.test/app:1", login: str = "dXNlcjpwYXNz") -> ServiceSpec:
+    spec = container_service(image=image)
+    spec.task.container.pull_options.registry_auth = login
+    return spec
+
+
+def stored_login(setup: Any, service: Service) -> str:
+    return str(setup.store.view.service.get(service.id).spec.task.container.pull_options.registry_auth)
+
+
+async def test_a_registrys_login_is_shown_to_nobody(setup: Any) -> None:
+    made = await create(setup, with_login())
+    changed = await update(setup, made, with_login(login="other"))
+
+    task = Task(id="t1", service_id=made.id, spec=setup.store.view.service.get(made.id).spec.task)
+    await setup.store.update(lambda tx: tx.task.create(task))
+    control = setup.control
+    shown = [
+        made,
+        changed,
+        (await control.GetService(pb.GetServiceRequest(service_id=made.id), None)).service,
+        (await control.GetService(pb.GetServiceRequest(service_id=made.id, insert_defaults=True), None)).service,
+        *(await control.ListServices(pb.ListServicesRequest(), None)).services,
+        (await control.GetTask(pb.GetTaskRequest(task_id="t1"), None)).task,
+        *(await control.ListTasks(pb.ListTasksRequest(), None)).tasks,
+    ]
+
+    assert stored_login(setup, made) == "other"
+    assert setup.store.view.task.get("t1").spec.container.pull_options.registry_auth == "other"
+    assert [each for each in shown if "dXNlcjpwYXNz" in str(each) or "other" in str(each)] == []
+    assert [each for each in shown if "(hidden)" not in str(each)] == []
+
+
+@pytest.mark.parametrize(
+    ("image", "sent", "kept"),
+    [
+        ("registry.test/app:2", "(hidden)", "dXNlcjpwYXNz"),
+        ("registry.test/app:1", "new", "new"),
+        ("registry.test/app:1", "", ""),
+        ("elsewhere.test/app:1", "(hidden)", ""),
+        ("app:1", "(hidden)", ""),
+    ],
+)
+async def test_a_login_that_is_sent_back_hidden_is_kept_for_its_registry(
+    setup: Any, image: str, sent: str, kept: str
+) -> None:
+    service = await create(setup, with_login())
+
+    await update(setup, service, with_login(image, sent))
+
+    assert stored_login(setup, service) == kept
+
+
+async def test_rolling_back_brings_the_old_login_back(setup: Any) -> None:
+    service = await create(setup, with_login())
+    changed = await update(setup, service, with_login(login="new"))
+
+    await update(setup, changed, changed.spec, rollback=pb.UpdateServiceRequest.PREVIOUS)
+
+    assert stored_login(setup, service) == "dXNlcjpwYXNz"
+
+
+async def test_a_new_service_needs_the_login_itself(setup: Any) -> None:
+    await setup.refused(create(setup, with_login(login="(hidden)")), InvalidArgumentError, "registry_auth is hidden")

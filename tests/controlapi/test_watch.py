@@ -248,6 +248,25 @@ async def test_secrets_and_keys_are_not_in_events(setup: Any) -> None:
         assert b"KEY" not in sent
 
 
+async def test_logins_to_registries_are_not_in_events(setup: Any) -> None:
+    stream = await watch(setup, entry("service"), entry("task"), include_old_object=True)
+    new, old = service("a"), Task(id="t")
+    for spec in (new.spec.task, new.previous_spec.task, old.spec):
+        spec.container.pull_options.registry_auth = "hunter2"
+
+    await setup.put(new, old)
+    assert await stream.next() == [(CREATE, "a"), (CREATE, "t")]
+    created = stream.last.SerializeToString()
+    changed = Task(id="t", spec=old.spec, meta=setup.store.view.task.get("t").meta, slot=7)
+    await setup.store.update(lambda tx: tx.task.update(changed))
+    assert await stream.next() == [(UPDATE, "t")]
+    updated = stream.last.SerializeToString()
+    await stream.close()
+
+    assert b"hunter2" not in created + updated
+    assert created.count(b"(hidden)") == 3 and updated.count(b"(hidden)") == 2
+
+
 async def test_going_on_from_the_present(setup: Any) -> None:
     await setup.put(service("a"))
     stream = await watch(setup, entry("service"), resume_from=Version(index=1))

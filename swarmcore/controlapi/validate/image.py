@@ -37,6 +37,13 @@ def is_image_reference(text: str) -> bool:
     return _PATH.fullmatch(path) is not None and len(domain) + len(path) + 1 <= MAX_NAME
 
 
+def registry_of(reference: str) -> str:
+    """The registry that an image comes from, as it is written; `docker.io` where none is."""
+    first, slash, _ = reference.partition("/")
+    is_domain = any(char in first for char in ".:[") or first == "localhost" or first.lower() != first
+    return first if slash and is_domain and first != "index.docker.io" else "docker.io"
+
+
 def _is_digest(text: str) -> bool:
     match = _DIGEST.fullmatch(text)
     return match is not None and _HEX_LENGTHS.get(match.group(1), len(match.group(2))) == len(match.group(2))
