@@ -5,6 +5,7 @@ SwarmError                      a bug or something nobody foresaw: report it    
 ├── NotFoundError               name something that exists                          NOT_FOUND
 ├── AlreadyExistsError          choose another name                                 ALREADY_EXISTS
 ├── PermissionDeniedError       ask someone who may                                 PERMISSION_DENIED
+│   └── NodeRemovedError        join again, with an empty state directory           PERMISSION_DENIED
 ├── FailedPreconditionError     change the cluster first                            FAILED_PRECONDITION
 ├── ResourceExhaustedError      wait, or send less                                  RESOURCE_EXHAUSTED
 ├── SequenceConflictError       read again, then write                              ABORTED
@@ -150,6 +151,10 @@ class InternalError(SwarmError):
 
 class DamagedStateError(InternalError):
     """A file of the state directory can't be trusted. The text names file and offset, and what to do."""
+
+
+class NodeRemovedError(PermissionDeniedError):
+    """The cluster has removed this node: the process ends, with an exit code of its own."""
 
 
 class ConfigurationError(SwarmError):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Final, NoReturn
 
 from swarmcore.agent.connections import Connection, Connections
 from swarmcore.agent.description import Describer
@@ -20,7 +20,7 @@ from swarmcore.api.dispatcher_pb2 import SessionMessage
 from swarmcore.api.objects_pb2 import Node
 from swarmcore.api.types_pb2 import GenericResource, NodeDescription, NodeTLSInfo, WeightedPeer
 from swarmcore.clock import Clock, SystemClock
-from swarmcore.errors import SwarmError
+from swarmcore.errors import NodeRemovedError, SwarmError
 from swarmcore.plugin.executor import Executor
 
 log = logging.getLogger("swarmcore.agent")
@@ -30,6 +30,7 @@ UNKNOWN_ENGINE_SECONDS: Final = 2.0
 CONFIGURE_SECONDS: Final = 15.0
 FIRST_BACKOFF_SECONDS: Final = 0.1
 MAX_BACKOFF_SECONDS: Final = 8.0
+LEAVE_SECONDS: Final = 300.0
 REMOVED: Final = "was removed from"
 """In what managers say to a node that is no member any more; also in SwarmKit's words."""
 
@@ -61,9 +62,13 @@ class Agent:
         tls_info: Callable[[], NodeTLSInfo] = NodeTLSInfo,
         deadlines: Deadlines | None = None,
         rng: Random | None = None,
+        is_removed: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         """`executors` by runtime. Callbacks are called on the loop: the node object when more than its status or
         meta changed, root certificates when they differ from `tls_info().trust_root`, managers at each message.
+
+        `is_removed` makes sure of it, when a manager says that the node was removed: then `run` stops all tasks, and
+        raises NodeRemovedError.
         """
         self._node_id = node_id
         self._state_dir = state_dir
@@ -75,6 +80,7 @@ class Agent:
         self._on_root_ca = on_root_ca
         self._on_managers = on_managers
         self._tls_info = tls_info
+        self._is_removed = is_removed
         self._reporter = Reporter()
         self._worker = Worker(
             executors=executors,
@@ -95,6 +101,8 @@ class Agent:
         self._ready = asyncio.Event()
         self._refresh = asyncio.Event()
         self._last_failure = ""
+        self._finishing: set[asyncio.Task[None]] = set()
+        """Earlier sessions whose commands still run."""
 
     @property
     def is_ready(self) -> bool:
@@ -113,12 +121,18 @@ class Agent:
         self._refresh.set()
 
     async def run(self) -> None:
-        """Serve until cancelled; tasks go on running then. Raises ConfigurationError for a folder of no use."""
+        """Serve until cancelled; tasks go on running then. Raises ConfigurationError for a folder of no use.
+
+        Raises NodeRemovedError when the node was removed from its cluster, and its tasks have ended.
+        """
         await self._worker.start()
         try:
             await self._first_description()
             await self._keep_session()
         finally:
+            for finishing in self._finishing:
+                finishing.cancel()
+            await asyncio.gather(*self._finishing, return_exceptions=True)
             await self._worker.aclose()
 
     async def leave(self) -> None:
@@ -144,7 +158,22 @@ class Agent:
                 backoff = 0.0
             except (SwarmError, OSError) as error:
                 self._say(error, was_registered=registered.is_set())
+                if REMOVED in text_of(error) and self._is_removed is not None and await self._is_removed():
+                    await self._end()
                 backoff = next_backoff(0.0 if registered.is_set() else backoff)
+
+    async def _end(self) -> NoReturn:
+        log.warning("the leader says so too: stopping the tasks of this node")
+        left = "its tasks are stopped"
+        try:
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await self._worker.leave()
+        except TimeoutError:
+            left = f"and some of its tasks have not stopped within {LEAVE_SECONDS:g} s"
+        raise NodeRemovedError(
+            f"this node was removed from the cluster; {left}: to let it join again, remove {str(self._state_dir)!r} "
+            "and name a manager to join"
+        )
 
     async def _one_session(self, registered: asyncio.Event) -> None:
         connection = await self._connect.open()
@@ -164,13 +193,19 @@ class Agent:
             registered.set()
             await session.run(self._watch_description(description))
         except RegisterAgainError:
+            if session.access.has_commands:
+                # Nothing failed: those who wait for commands go on waiting, over the connection that they have.
+                finishing = asyncio.create_task(_finish(session, connection), name="commands of an earlier session")
+                self._finishing.add(finishing)
+                finishing.add_done_callback(self._finishing.discard)
+                raise
+            await _end(session, connection)
             raise
-        except SessionError:
-            connection.failed()
+        except BaseException as error:
+            if isinstance(error, SessionError):
+                connection.failed()
+            await _end(session, connection)
             raise
-        finally:
-            session.close()
-            await connection.aclose()
 
     @staticmethod
     def _stock_manager(connection: Connection) -> None:
@@ -190,8 +225,8 @@ class Agent:
         text = text_of(error)
         if text != self._last_failure:
             what = "lost the manager" if was_registered else "no manager takes this node now"
-            if REMOVED in text:
-                then = f"to let it join again, stop it, remove {str(self._state_dir)!r} and name a manager to join"
+            if REMOVED in text and self._is_removed is not None:
+                then = "asking the leader whether that is so"
             else:
                 then = "trying again"
             log.warning("%s: %s; %s", what, text, then)
@@ -243,3 +278,20 @@ class Agent:
                     await executor.configure(node)
             except Exception as error:  # noqa: BLE001 - the border: an executor's fault must not cost the session
                 log.warning("an executor did not take the node's settings: %s", text_of(error))
+
+
+async def _finish(session: Session, connection: Connection) -> None:
+    """Keep a session's connection until its commands have ended."""
+    session.close()
+    try:
+        await session.access.finish()
+    finally:
+        await _end(session, connection)
+
+
+async def _end(session: Session, connection: Connection) -> None:
+    session.close()
+    try:
+        await session.access.aclose()
+    finally:
+        await connection.aclose()

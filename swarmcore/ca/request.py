@@ -104,6 +104,17 @@ async def wait_certificate(
             pause = min(pause + STATUS_PAUSE_SECONDS, MAX_STATUS_PAUSE_SECONDS)
 
 
+async def is_unknown(channel: grpc.aio.Channel, node_id: str) -> bool:
+    """Whether the leader says that it knows no such node; False also where there is no answer."""
+    try:
+        await NodeCAStub(channel).NodeCertificateStatus(
+            NodeCertificateStatusRequest(node_id=node_id), timeout=CALL_SECONDS
+        )
+    except grpc.aio.AioRpcError as error:
+        return error.code() is grpc.StatusCode.NOT_FOUND
+    return False
+
+
 async def fetch_unlock_key(channel: grpc.aio.Channel) -> bytes | None:
     """What managers lock their disks with, None where they don't; closes `channel`, on which a manager is known.
 

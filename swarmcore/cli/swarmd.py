@@ -23,7 +23,7 @@ from swarmcore.cli.join_token import find_join_token
 from swarmcore.cli.repeats import Repeats
 from swarmcore.cli.unlock_key import find_unlock_key
 from swarmcore.cli.words import shortened, wrong_word
-from swarmcore.errors import ConfigurationError, SwarmError
+from swarmcore.errors import ConfigurationError, NodeRemovedError, SwarmError
 
 if TYPE_CHECKING:
     from swarmcore.node.config import AcceptRule, NodeConfig
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("swarmcore.cli")
 
 PR_SET_DUMPABLE = 4
+REMOVED_EXIT = 3
 SWITCH_INTERVAL_SECONDS = 0.0005
 LOG_LEVELS = {
     "debug": logging.DEBUG,
@@ -398,7 +399,7 @@ def command(version: bool, log_level: str, **flags: Any) -> None:
 
 
 def main() -> None:
-    """The console script: one line on stderr for what goes wrong, exit code 1; 2 for wrong usage."""
+    """The console script: one line on stderr for what goes wrong; exit code 1, 2 for wrong usage, 3 for a removed node."""
     signal.signal(signal.SIGTERM, _exit_on_early_signal)
     if wrong := wrong_word(sys.argv[1:]):
         print(f"Error: {wrong}", file=sys.stderr)
@@ -410,6 +411,9 @@ def main() -> None:
         raise SystemExit(2) from None
     except (KeyboardInterrupt, click.Abort):
         raise SystemExit(130) from None
+    except NodeRemovedError as error:
+        print(f"Error: {shortened(str(error))}", file=sys.stderr)
+        raise SystemExit(REMOVED_EXIT) from None
     except SwarmError as error:
         print(f"Error: {shortened(str(error))}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -30,6 +30,7 @@ from swarmcore.node.connections import OwnManagerConnections
 from swarmcore.node.listeners import address_of, bind_tcp, bind_unix, serve_control, serve_remote
 from swarmcore.node.outcast import CertificateWay
 from swarmcore.node.pages import Pages, stacks
+from swarmcore.node.removal import Removal
 from swarmcore.node.restoring import finish_restore, restore
 from swarmcore.node.state_dir import StateDir
 from swarmcore.node.unlocking import find_secret, remove_log
@@ -350,6 +351,7 @@ class _Node:
             on_root_ca=take_root,
             on_managers=remotes.replace,
             tls_info=security.tls_info,
+            is_removed=Removal(security, remotes, self._clock).is_sure,
         )
 
         async def say_ready() -> None:

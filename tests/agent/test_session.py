@@ -16,6 +16,7 @@ from swarmcore.api.dispatcher_pb2 import SessionMessage, TasksMessage
 from swarmcore.api.logbroker_pb2 import SubscriptionMessage
 from swarmcore.api.objects_pb2 import Node, Task
 from swarmcore.api.types_pb2 import NodeDescription, NodeTLSInfo, TaskState, WeightedPeer
+from swarmcore.errors import NodeRemovedError
 from swarmcore.plugin.executor import TemporaryError
 from swarmcore.plugin.plugin_set import PluginSet
 from swarmcore.testing.clock import let_the_loop_run
@@ -217,14 +218,36 @@ async def test_a_failure_that_comes_again_and_again_is_logged_once(
     assert caplog.text.count("not the leader") == 1
 
 
-async def test_a_node_that_was_removed_is_told_how_it_comes_back(
-    manager: FakeManager, tmp_path: Path, caplog: pytest.LogCaptureFixture
+async def test_a_node_that_was_removed_ends_with_its_tasks_once_the_leader_says_so(
+    manager: FakeManager, tmp_path: Path
 ) -> None:
-    manager.refuse["Session"] = (grpc.StatusCode.PERMISSION_DENIED, "node n was removed from swarm")
-    async with agent_on(manager, tmp_path, FakeExecutor()):
-        await manager.until(lambda: "removed from swarm" in caplog.text)
+    answers, asked = [False, True], 0
 
-    assert f"to let it join again, stop it, remove {str(tmp_path)!r} and name a manager to join" in caplog.text
+    async def is_removed() -> bool:
+        nonlocal asked
+        asked += 1
+        return answers.pop(0)
+
+    executor = FakeExecutor()
+    agent = Agent(
+        node_id="node",
+        executors={"container": executor},
+        state_dir=tmp_path,
+        connect=manager.connections(),
+        is_removed=is_removed,
+    )
+    run = asyncio.ensure_future(agent.run())
+    await manager.until(lambda: manager.assignments)
+    manager.assign(task("a"), complete=True)
+    await manager.until(reported(manager, "a", RUNNING))
+    manager.refuse["Session"] = (grpc.StatusCode.PERMISSION_DENIED, "node n was removed from swarm")
+    manager.session_messages.put_nowait((grpc.StatusCode.UNAVAILABLE, "stopping"))
+
+    with pytest.raises(NodeRemovedError, match="its tasks are stopped: to let it join again, remove"):
+        await asyncio.wait_for(run, 20)
+
+    assert asked == 2
+    assert executor.engine.running == set()
 
 
 async def test_a_manager_without_assignments_is_served_by_full_lists(manager: FakeManager, tmp_path: Path) -> None:
