@@ -399,7 +399,7 @@ def command(version: bool, log_level: str, **flags: Any) -> None:
 
 
 def main() -> None:
-    """The console script: one line on stderr for what goes wrong; exit code 1, 2 for wrong usage, 3 for a removed node."""
+    """The console script: one line on stderr for what goes wrong; exit code 1, or 2 for wrong usage, 3 when removed."""
     signal.signal(signal.SIGTERM, _exit_on_early_signal)
     if wrong := wrong_word(sys.argv[1:]):
         print(f"Error: {wrong}", file=sys.stderr)
