@@ -51,6 +51,8 @@ def command() -> None:
         "swarmctl service create --name web --image nginx --replicas 6 --ports http:80:8080 \\",
         "    --constraint node.labels.disk==ssd --memory-limit 512m --wait",
         "swarmctl service create --name agent --image agent:2 --mode global",
+        "swarmctl service create --name import --image import:1 --mode replicated-job --completions 10 \\",
+        "    --max-concurrent 2 --wait",
         "swarmctl service create --name tick --runtime process --command sleep --args 1000",
     ),
 )
@@ -58,10 +60,10 @@ def command() -> None:
     "--mode",
     cls=Flag,
     section="Service",
-    type=click.Choice(["replicated", "global"]),
+    type=click.Choice(["replicated", "global", "replicated-job", "global-job"]),
     default="replicated",
     show_default=True,
-    help="So many replicas, or one task on each node.",
+    help="So many replicas, or one task on each node; a job's tasks run until they are complete.",
 )
 @click.option(
     "--runtime",

@@ -20,6 +20,25 @@ Given = Mapping[str, Any]
 def new_spec(to: Manager, mode: str, runtime: str, given: Given) -> ServiceSpec:
     """The spec of a service to create. Updates and rollbacks replace all tasks at once unless flags say otherwise."""
     spec = ServiceSpec()
+    _set_mode(spec, mode, given)
+    if runtime == "process":
+        spec.task.generic.kind = KIND
+    else:
+        spec.task.container.SetInParent()
+    edit_spec(to, spec, given)
+    return spec
+
+
+def _set_mode(spec: ServiceSpec, mode: str, given: Given) -> None:
+    if mode.endswith("-job"):
+        # A task that is complete is not replaced whatever the condition. Jobs are never updated by parts.
+        spec.task.restart.condition = RestartPolicy.ON_FAILURE
+        if mode == "global-job":
+            spec.global_job.SetInParent()
+            return
+        wanted = 1 if given["completions"] is None else given["completions"]
+        spec.replicated_job.total_completions = spec.replicated_job.max_concurrent = wanted
+        return
     if mode == "global":
         getattr(spec, "global").SetInParent()
     else:
@@ -29,12 +48,6 @@ def new_spec(to: Manager, mode: str, runtime: str, given: Given) -> ServiceSpec:
     spec.update.parallelism = 0
     spec.update.SetInParent()
     spec.rollback.SetInParent()
-    if runtime == "process":
-        spec.task.generic.kind = KIND
-    else:
-        spec.task.container.SetInParent()
-    edit_spec(to, spec, given)
-    return spec
 
 
 def edit_spec(to: Manager, spec: ServiceSpec, given: Given, *, force: bool = False) -> None:

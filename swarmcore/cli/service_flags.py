@@ -143,6 +143,13 @@ def _policy_flags() -> list[Any]:
         flag(service, "--name", help="The service's name."),
         flag(service, "--label", multiple=True, type=PAIR, help="The service's labels: replaces them all. Repeatable."),
         flag(service, "--replicas", type=COUNT, help="How many tasks; a new service has 1."),
+        flag(service, "--completions", type=COUNT, help="Of a replicated job: how many tasks must complete; 1 if new."),
+        flag(
+            service,
+            "--max-concurrent",
+            type=COUNT,
+            help="Of a replicated job: how many of them at once; all, if new. 0 stops it from going on.",
+        ),
         flag(service, "--replicas-max-per-node", type=COUNT, help="At most so many on one node; 0 is no limit."),
         flag(
             service,
@@ -171,7 +178,7 @@ def _policy_flags() -> list[Any]:
 def service_flags() -> Callable[[F], F]:
     """Decorates `create` and `update`."""
     policy = _policy_flags()
-    return flags(*policy[:6], *_container_flags(), *container_flags.options(), *_resource_flags(), *policy[6:])
+    return flags(*policy[:8], *_container_flags(), *container_flags.options(), *_resource_flags(), *policy[8:])
 
 
 def apply_flags(spec: ServiceSpec, given: Given) -> None:
@@ -203,9 +210,21 @@ def apply_flags(spec: ServiceSpec, given: Given) -> None:
 
 
 def _apply_mode(spec: ServiceSpec, given: Given) -> None:
-    for name in ("replicas", "replicas_max_per_node"):
-        if given[name] is not None and spec.WhichOneof("mode") != "replicated":
-            raise CliError(f"--{name.replace('_', '-')} is only for replicated services: leave it out")
+    mode = spec.WhichOneof("mode")
+    for name, modes in (
+        ("replicas", ("replicated",)),
+        ("replicas_max_per_node", ("replicated", "replicated_job")),
+        ("completions", ("replicated_job",)),
+        ("max_concurrent", ("replicated_job",)),
+    ):
+        if given[name] is not None and mode not in modes:
+            what = "replicated services" if modes[0] == "replicated" else "replicated jobs"
+            instead = "say --completions" if name == "replicas" and mode == "replicated_job" else "leave it out"
+            raise CliError(f"--{name.replace('_', '-')} is only for {what}: {instead}")
+    if given["completions"] is not None:
+        spec.replicated_job.total_completions = given["completions"]
+    if given["max_concurrent"] is not None:
+        spec.replicated_job.max_concurrent = given["max_concurrent"]
     if given["replicas"] is not None:
         spec.replicated.replicas = given["replicas"]
     if given["replicas_max_per_node"] is not None:

@@ -281,3 +281,48 @@ def test_tmpfs() -> None:
 def test_what_can_not_be_meant_is_refused_with_the_text(parse: Callable[[str], object], text: str) -> None:
     with pytest.raises(ValueError, match=r"\(write it like|has|is both|names two"):
         parse(text)
+
+
+def test_a_replicated_job_runs_all_its_completions_at_once_unless_told_otherwise(
+    manager: FakeManager, ctl: Ctl
+) -> None:
+    wanted = ServiceSpec()
+    wanted.annotations.name = "web"
+    wanted.replicated_job.total_completions = wanted.replicated_job.max_concurrent = 4
+    wanted.task.container.image = "nginx:1"
+    wanted.task.restart.condition = RestartPolicy.ON_FAILURE
+
+    assert created(manager, ctl, "--mode", "replicated-job", "--completions", "4") == wanted
+
+    job = updated(manager, ctl, "--completions", "9", "--max-concurrent", "3").replicated_job
+    assert (job.total_completions, job.max_concurrent) == (9, 3)
+
+
+def test_a_job_completes_once_where_nothing_is_said(manager: FakeManager, ctl: Ctl) -> None:
+    job = created(manager, ctl, "--mode", "replicated-job").replicated_job
+
+    assert (job.total_completions, job.max_concurrent) == (1, 1)
+
+
+def test_a_global_job_has_no_numbers(manager: FakeManager, ctl: Ctl) -> None:
+    assert created(manager, ctl, "--mode", "global-job").WhichOneof("mode") == "global_job"
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (("--completions", "2"), "--completions is only for replicated jobs: leave it out"),
+        (("--mode", "global-job", "--max-concurrent", "2"), "--max-concurrent is only for replicated jobs"),
+        (
+            ("--mode", "replicated-job", "--replicas", "2"),
+            "--replicas is only for replicated services: say --completions",
+        ),
+        (("--mode", "global-job", "--replicas", "2"), "--replicas is only for replicated services: leave it out"),
+        (("--mode", "replicated-job", "--update-delay", "1s"), "job spec may not have update config"),
+    ],
+)
+def test_what_a_mode_does_not_have_is_refused_by_name(ctl: Ctl, flags: tuple[str, ...], complaint: str) -> None:
+    shown = ctl(*CREATE, *flags)
+
+    assert shown.code != 0
+    assert complaint in shown.err
