@@ -49,7 +49,7 @@ def task_files(task: Task, dependencies: Dependencies, node: Node | None = None)
         if secret is None:
             raise TaskRejectedError(f"container.secrets: {secret_ref.secret_name!r} did not reach this node")
         data = payloads.expand(f"secret {secret_ref.secret_name!r}", secret.spec.data, secret.spec.templating)
-        files.append(_file(secret_ref.file, secret_ref.secret_name, SECRETS_FOLDER, data))
+        files.append(_file("secrets", secret_ref.file, secret_ref.secret_name, SECRETS_FOLDER, data))
     for config_ref in spec.configs:
         if config_ref.WhichOneof("target") == "runtime":
             continue
@@ -57,7 +57,7 @@ def task_files(task: Task, dependencies: Dependencies, node: Node | None = None)
         if config is None:
             raise TaskRejectedError(f"container.configs: {config_ref.config_name!r} did not reach this node")
         data = payloads.expand(f"config {config_ref.config_name!r}", config.spec.data, config.spec.templating)
-        files.append(_file(config_ref.file, config_ref.config_name, "/", data))
+        files.append(_file("configs", config_ref.file, config_ref.config_name, "/", data))
     return files
 
 
@@ -93,29 +93,30 @@ class _Payloads:
             raise TaskRejectedError(f"{what}: {error}") from error
 
 
-def _file(target: FileTarget, name: str, folder: str, data: bytes) -> File:
+def _file(field: str, target: FileTarget, name: str, folder: str, data: bytes) -> File:
     """A target is below `folder`, also one that begins with `/`: elsewhere a secret could take any file's place."""
     path = PurePosixPath(folder) / (target.name or name)
+    what = f"container.{field}.file: target {target.name!r}"
     if ".." in path.parts or "\0" in str(path) or not PurePosixPath(target.name or name).name:
-        raise TaskRejectedError(f"target {target.name!r} leaves its folder; use the path of a file without '..'")
+        raise TaskRejectedError(f"{what} leaves its folder; use the path of a file without '..'")
     if PurePosixPath(folder) not in path.parents:
-        raise TaskRejectedError(f"target {target.name!r} leaves its folder; use a path below {folder}")
+        raise TaskRejectedError(f"{what} leaves its folder; use a path below {folder}")
     if target.mode > MAX_MODE:
-        raise TaskRejectedError(f"target {target.name!r}: mode {target.mode:o} has more than permissions; use 444")
+        raise TaskRejectedError(f"{what}: mode {target.mode:o} has more than permissions; use 444")
     return File(
         target=str(path),
         data=data,
-        uid=_id(target.uid),
-        gid=_id(target.gid),
+        uid=_id(target.uid, f"{what}: uid"),
+        gid=_id(target.gid, f"{what}: gid"),
         mode=target.mode or DEFAULT_MODE,
     )
 
 
-def _id(text: str) -> int:
+def _id(text: str, what: str) -> int:
     if not text:
         return 0
     if not text.isdigit() or int(text) > 2**32 - 2:
-        raise TaskRejectedError(f"file owner {text!r} must be a number")
+        raise TaskRejectedError(f"{what} {text!r} must be a number")
     return int(text)
 
 
