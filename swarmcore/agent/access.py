@@ -57,31 +57,48 @@ class AccessServer:
         self._node_id = node_id
         self._clock = clock
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._commands: set[str] = set()
 
     async def run(self) -> None:
-        """Serve until cancelled. That requests can't be heard now ends no session: it is tried again."""
-        failures = 0
-        try:
-            while True:
-                began = self._clock.monotonic()
-                try:
-                    await self._listen()
-                except grpc.aio.AioRpcError as error:
-                    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                        self._on_stock()
-                        await asyncio.Event().wait()
-                    log.debug("listening for requests ended: %s", error.details())
-                await self._end_all()
-                if self._clock.monotonic() - began > LISTEN_AGAIN_SECONDS[-1]:
-                    failures = 0
-                pause = LISTEN_AGAIN_SECONDS[min(failures, len(LISTEN_AGAIN_SECONDS) - 1)]
-                failures += 1
-                await self._clock.sleep_until(self._clock.monotonic() + pause)
-        finally:
-            await self._end_all()
+        """Listen until cancelled. That requests can't be heard now ends no session: it is tried again.
 
-    async def _end_all(self) -> None:
-        running = list(self._running.values())
+        What is being served goes on meanwhile, and after this: until `finish`, or `aclose`.
+        """
+        failures = 0
+        while True:
+            began = self._clock.monotonic()
+            try:
+                await self._listen()
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    self._on_stock()
+                    await asyncio.Event().wait()
+                log.debug("listening for requests ended: %s", error.details())
+            # Commands end with their own calls; samples are asked for anew.
+            await self._end(set(self._running) - self._commands)
+            if self._clock.monotonic() - began > LISTEN_AGAIN_SECONDS[-1]:
+                failures = 0
+            pause = LISTEN_AGAIN_SECONDS[min(failures, len(LISTEN_AGAIN_SECONDS) - 1)]
+            failures += 1
+            await self._clock.sleep_until(self._clock.monotonic() + pause)
+
+    @property
+    def has_commands(self) -> bool:
+        """Whether commands run that somebody waits for."""
+        return bool(self._commands)
+
+    async def finish(self) -> None:
+        """Return when the commands have ended; all else ends now."""
+        await self._end(set(self._running) - self._commands)
+        while self._running:
+            await asyncio.wait(self._running.values())
+
+    async def aclose(self) -> None:
+        """End everything."""
+        await self._end(set(self._running))
+
+    async def _end(self, ids: set[str]) -> None:
+        running = [self._running[id] for id in ids]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
@@ -102,6 +119,7 @@ class AccessServer:
                 running.cancel()
         elif running is None and len(self._running) < MAX_REQUESTS:
             if what == "exec":
+                self._commands.add(request.id)
                 self._begin(request.id, self._exec(request.id, request.exec))
             elif what == "stats":
                 self._begin(request.id, self._stats(request))
@@ -113,6 +131,7 @@ class AccessServer:
 
     def _forget(self, id: str, done: asyncio.Task[None]) -> None:
         del self._running[id]
+        self._commands.discard(id)
         if not done.cancelled() and (error := done.exception()) is not None:
             log.error("serving request %s failed", id, exc_info=error)
 
@@ -219,13 +238,14 @@ class AccessServer:
 
 
 async def _feed(call: Any, session: ExecSession) -> None:
-    """Give the command what the operator sends."""
+    """Give the command what the operator sends. A call that ends before its command ends the command."""
     with contextlib.suppress(*_FAILURES):
         async for message in call:
             try:
                 await _give(session, message)
             except Exception as error:  # noqa: BLE001 - the border: the command goes on without it
                 log.debug("a command's input: %s", text_of(error))
+    await _close(session)
 
 
 async def _give(session: ExecSession, message: ExecInput) -> None:

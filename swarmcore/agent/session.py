@@ -59,7 +59,10 @@ def words_of(error: grpc.aio.AioRpcError) -> str:
 
 
 class Session:
-    """Ends only with an error, or when cancelled. What the worker runs goes on whatever happens here."""
+    """Ends only with an error, or when cancelled. What the worker runs goes on whatever happens here.
+
+    Commands beside tasks go on after that until `access` is closed.
+    """
 
     def __init__(
         self,
@@ -79,7 +82,7 @@ class Session:
         self._clock = clock
         self._on_message = on_message
         self._logs = LogPublisher(channel, worker, node_id, clock)
-        self._access = AccessServer(channel, worker, node_id, clock, on_stock)
+        self.access = AccessServer(channel, worker, node_id, clock, on_stock)
         self._call: grpc.aio.UnaryStreamCall[SessionRequest, SessionMessage] | None = None
         self.id = ""
 
@@ -110,7 +113,7 @@ class Session:
                 self._assignments(),
                 self._reporter.run(self._report),
                 self._logs.run(),
-                self._access.run(),
+                self.access.run(),
                 until,
             )
         except grpc.aio.AioRpcError as error:

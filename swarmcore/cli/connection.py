@@ -13,7 +13,7 @@ import click
 import grpc
 
 from swarmcore.api.control_pb2_grpc import ControlStub
-from swarmcore.api.metadata import STALE
+from swarmcore.api.metadata import OUTCOME, STALE
 from swarmcore.cli.command_line import CliError, Settings, settings
 from swarmcore.cli.text import clean
 
@@ -110,8 +110,11 @@ class Manager:
 
     def failure(self, error: grpc.RpcError) -> CallError:
         """What went wrong with a call, in words that say what to do."""
-        code = error.code()
-        return CallError(self._explain(code, clean(error.details() or "")), code)
+        code, details = error.code(), clean(error.details() or "")
+        if details and any(pair.key == OUTCOME for pair in error.trailing_metadata() or ()):
+            # A manager's own words, whatever they sound like.
+            return CallError(details, code)
+        return CallError(self._explain(code, details), code)
 
     def _explain(self, code: grpc.StatusCode, details: str) -> str:
         if code is grpc.StatusCode.UNAVAILABLE:

@@ -87,6 +87,7 @@ class _Terminal:
         self._start = start
         self._sent: queue.Queue[ExecInput | None] = queue.Queue(WAITING)
         self._interrupts = 0
+        self._is_begun = False
         self._code: int | None = None
 
     def run(self) -> int:
@@ -99,7 +100,7 @@ class _Terminal:
         except grpc.RpcError as error:
             if self._interrupts > 1:
                 raise KeyboardInterrupt from None
-            raise ExecFailedError(self._to.failure(error).message) from None
+            raise ExecFailedError(self._why(self._to.failure(error).message)) from None
         finally:
             call.cancel()
             with contextlib.suppress(queue.Full):
@@ -108,6 +109,10 @@ class _Terminal:
             raise ExecFailedError("the manager did not say how the command ended: look at the audit log")
         return self._code
 
+    def _why(self, message: str) -> str:
+        """Of a command that ran, most of all that nobody knows how it ended."""
+        return f"the command was lost: {message}" if self._is_begun and "command" not in message else message
+
     def _requests(self) -> Iterator[ExecInput]:
         while (message := self._sent.get()) is not None:
             yield message
@@ -115,6 +120,7 @@ class _Terminal:
     def _take(self, output: ExecOutput) -> None:
         what = output.WhichOneof("what")
         if what == "started":
+            self._is_begun = True
             if self._start.stdin:
                 threading.Thread(target=self._read_input, name="stdin", daemon=True).start()
         elif what == "stdout":

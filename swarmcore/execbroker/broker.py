@@ -133,7 +133,7 @@ class ExecBroker(TaskAccessServicer, TaskAccessBrokerServicer):
             self._audit.record("exec.refused", **facts, error=str(error))
             raise
         facts |= {"service": task.service_id, "node": node.id}
-        job = ExecJob(str(facts["id"]), node.id, start)
+        job = ExecJob(str(facts["id"]), node.id, name_of(node), start)
         self._audit.record(
             "exec.start",
             **facts,
@@ -178,7 +178,7 @@ class ExecBroker(TaskAccessServicer, TaskAccessBrokerServicer):
                     yield output
                     if output.HasField("end"):
                         return
-                raise UnavailableError(f"node {node_name} left the command before its end")
+                raise job.lost()
             finally:
                 if feeding is not None:
                     feeding.cancel()
@@ -190,13 +190,17 @@ class ExecBroker(TaskAccessServicer, TaskAccessBrokerServicer):
         Of services and of all, tasks that come later are among them within a few seconds.
         """
         self._operator()
-        is_fixed = request.once or (bool(request.task_ids) and not request.service_ids)
         told: set[str] = set()
         wait_seconds = LISTEN_SECONDS
         while True:
             term = self._running()
-            tasks, warnings = self._measurable(term, request)
-            is_changed = None if is_fixed else partial(self._has_others, term, request, tasks)
+            try:
+                tasks, warnings = self._measurable(term, request)
+            except NotFoundError:
+                if wait_seconds == LISTEN_SECONDS:
+                    raise
+                return  # one that was named has been removed
+            is_changed = None if request.once else partial(self._has_others, term, request, tasks)
             rounds = self._sample(term, tasks, request.once, wait_seconds, is_changed)
             if warnings - told:
                 yield StatsResponse(warnings=sorted(warnings - told))
@@ -207,7 +211,7 @@ class ExecBroker(TaskAccessServicer, TaskAccessBrokerServicer):
                     told.update(new)
                     if sample.stats or new:
                         yield StatsResponse(stats=sample.stats, warnings=new)
-            if is_fixed:
+            if request.once:
                 return
             wait_seconds = LOOK_SECONDS
             if not is_changed or not is_changed():
@@ -260,7 +264,7 @@ class ExecBroker(TaskAccessServicer, TaskAccessBrokerServicer):
                     return
                 yield sample
                 if is_changed is not None and time.monotonic() >= look:
-                    if is_changed():
+                    if is_changed() or any(map(term.nodes.listens, job.lost)):
                         return
                     look = time.monotonic() + LOOK_SECONDS
 
@@ -295,7 +299,7 @@ class ExecBroker(TaskAccessServicer, TaskAccessBrokerServicer):
         finally:
             taking.cancel()
             await asyncio.gather(taking, return_exceptions=True)
-            job.close(UnavailableError(f"node {node_id} left the command before its end"))
+            job.close(job.lost())
 
     async def ServeStats(self, requests: AsyncIterator[NodeStats], context: Context) -> NodeStatsResponse:
         """Samples of the calling node's tasks, for the request that the first message names."""

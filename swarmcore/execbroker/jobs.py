@@ -6,15 +6,17 @@ import asyncio
 from collections.abc import Iterable
 
 from swarmcore.api.exec_pb2 import ExecInput, ExecOutput, ExecStart, NodeStats, StatsStart, TaskRequest
+from swarmcore.errors import UnavailableError
 from swarmcore.execbroker.channel import Channel
 
 
 class ExecJob:
     """One command on one node."""
 
-    def __init__(self, id: str, node_id: str, start: ExecStart) -> None:
+    def __init__(self, id: str, node_id: str, node_name: str, start: ExecStart) -> None:
         self.id = id
         self.node_id = node_id
+        self._node_name = node_name
         self.to_node: Channel[ExecInput] = Channel()
         self.to_operator: Channel[ExecOutput] = Channel()
         self.attached = asyncio.Event()
@@ -30,9 +32,13 @@ class ExecJob:
         return not self.is_over and node_id == self.node_id
 
     def node_lost(self, node_id: str, failure: Exception) -> None:
-        """The node serves it no more."""
-        if node_id == self.node_id:
+        """The node does not listen any more. A command that it has taken up ends with its own stream, not with this."""
+        if node_id == self.node_id and not self.attached.is_set():
             self.close(failure)
+
+    def lost(self) -> UnavailableError:
+        """What there is to say where the command's stream ended before the command did."""
+        return UnavailableError(f"node {self._node_name} was lost while the command ran: how it ended is not known")
 
     def close(self, failure: Exception | None = None) -> None:
         """End both directions; what the command wrote can still be read."""
@@ -54,6 +60,8 @@ class StatsJob:
         self._once = once
         self._interval = interval_seconds
         self._owing = set(tasks)
+        self.lost: set[str] = set()
+        """Nodes that could not be asked, or went away."""
 
     @property
     def nodes(self) -> Iterable[str]:
@@ -75,6 +83,7 @@ class StatsJob:
     def node_lost(self, node_id: str, failure: Exception) -> None:
         """The node has nothing to say, and why."""
         if self.wants(node_id):
+            self.lost.add(node_id)
             self.samples.put_at_once(NodeStats(warnings=[str(failure)]))
             self.node_done(node_id)
 

@@ -9,10 +9,12 @@ from typing import Final
 
 from swarmcore.api.exec_pb2 import TaskRequest
 from swarmcore.errors import AbortedError, ResourceExhaustedError, UnavailableError
-from swarmcore.execbroker.jobs import Job
+from swarmcore.execbroker.jobs import ExecJob, Job
 
 MAX_JOBS: Final = 500
 NO_LONGER: Final = "this manager no longer leads: ask again"
+
+ENDED: Final = "the leading manager has changed, which ended the command"
 
 
 class Listener:
@@ -65,6 +67,9 @@ class Nodes:
 
     def find(self, id: str) -> Job | None:
         return self._jobs.get(id)
+
+    def listens(self, node_id: str) -> bool:
+        return node_id in self._listeners
 
     async def wait_listening(self, node_id: str, seconds: float) -> bool:
         """Whether the node listens, or begins to within this time."""
@@ -123,4 +128,4 @@ class Nodes:
         for listener in self._listeners.values():
             listener.end(UnavailableError(NO_LONGER))
         for job in self._jobs.values():
-            job.close(UnavailableError(NO_LONGER))
+            job.close(UnavailableError(ENDED if isinstance(job, ExecJob) else NO_LONGER))

@@ -116,6 +116,10 @@ class LeaderProxy:
         try:
             async for answer in call:
                 yield answer
+        except grpc.aio.AioRpcError as error:
+            if outcome(error) or error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+            raise UnavailableError("the connection to the leading manager broke") from None
         except asyncio.CancelledError:
             if not _is_cut(call):
                 raise

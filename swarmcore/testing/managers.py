@@ -27,6 +27,7 @@ from swarmcore.api.dispatcher_pb2 import (
     UpdateVolumeStatusResponse,
 )
 from swarmcore.api.dispatcher_pb2_grpc import DispatcherServicer, add_DispatcherServicer_to_server
+from swarmcore.api.exec_pb2_grpc import TaskAccessBrokerServicer, add_TaskAccessBrokerServicer_to_server
 from swarmcore.api.logbroker_pb2 import (
     ListenSubscriptionsRequest,
     LogMessage,
@@ -81,12 +82,19 @@ class FakeManager(DispatcherServicer):
         self._server: grpc.aio.Server | None = None
         self._sessions = 0
 
-    async def start(self, address: str = "127.0.0.1:0", broker: LogBrokerServicer | None = None) -> None:
+    async def start(
+        self,
+        address: str = "127.0.0.1:0",
+        broker: LogBrokerServicer | None = None,
+        access: TaskAccessBrokerServicer | None = None,
+    ) -> None:
         """Listen; on the same address again after `stop`."""
         server = self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         add_DispatcherServicer_to_server(self, server)
         if broker is not None:
             add_LogBrokerServicer_to_server(broker, server)
+        if access is not None:
+            add_TaskAccessBrokerServicer_to_server(access, server)
         port = server.add_insecure_port(self.address or address)
         self.address = f"127.0.0.1:{port}"
         await server.start()

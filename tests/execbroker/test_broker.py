@@ -100,14 +100,22 @@ class Worker:
             async for request in requests:
                 self.told.append(request)
 
-    def serve(self, *outputs: ExecOutput, request_id: str | None = None, stays: bool = False) -> asyncio.Task[None]:
-        """Serve the newest request with these; with `stays` the command then runs on."""
+    def serve(
+        self,
+        *outputs: ExecOutput,
+        request_id: str | None = None,
+        stays: bool = False,
+        pause: asyncio.Event | None = None,
+    ) -> asyncio.Task[None]:
+        """Serve the newest request with these, with a pause after the first; with `stays` the command then runs on."""
         id = self.told[-1].id if request_id is None else request_id
 
         async def messages() -> AsyncIterator[NodeExecOutput]:
             yield NodeExecOutput(request_id=id)
             for output in outputs:
                 yield NodeExecOutput(output=output)
+                if pause is not None:
+                    await pause.wait()
             if stays:
                 await asyncio.Event().wait()
 
@@ -238,13 +246,55 @@ async def test_an_operator_who_leaves_ends_the_command(bench: Bench) -> None:
 
 async def test_a_node_that_goes_away_ends_the_command_with_its_name(bench: Bench) -> None:
     operator = await bench.run()
-    bench.worker.serve(stays=True)
+    serving = bench.worker.serve(stays=True)
     await let_the_loop_run()
+
+    serving.cancel()
+    await operator.task
+
+    assert isinstance(operator.failure, UnavailableError)
+    assert str(operator.failure) == "node host1 was lost while the command ran: how it ended is not known"
+
+
+async def test_a_node_that_goes_away_before_it_takes_a_command_up_is_named(bench: Bench) -> None:
+    operator = await bench.run()
 
     bench.worker.task.cancel()
     await operator.task
 
     assert isinstance(operator.failure, UnavailableError) and "n1 disconnected" in str(operator.failure)
+
+
+async def test_a_command_goes_on_when_its_node_registers_anew(bench: Bench) -> None:
+    operator = await bench.run()
+    go_on = asyncio.Event()
+    bench.worker.serve(ExecOutput(stdout=b"begun"), END, pause=go_on)
+    await let_the_loop_run()
+
+    bench.worker.task.cancel()
+    Worker(bench, "n1")
+    await let_the_loop_run()
+    operator.sent.put_nowait(ExecInput(stdin=b"more"))
+    await let_the_loop_run()
+    assert bench.worker.input == [ExecInput(stdin=b"more")]
+    go_on.set()
+    await operator.task
+
+    assert operator.output == [ExecOutput(stdout=b"begun"), END] and operator.failure is None
+
+
+async def test_a_command_that_goes_on_so_ends_when_its_operator_leaves(bench: Bench) -> None:
+    operator = await bench.run()
+    serving = bench.worker.serve(stays=True)
+    await let_the_loop_run()
+    bench.worker.task.cancel()
+    Worker(bench, "n1")
+    await let_the_loop_run()
+
+    operator.task.cancel()
+    await let_the_loop_run()
+
+    assert serving.done() and bench.broker.jobs == 0
 
 
 async def test_a_stock_engine_is_told_apart(bench: Bench) -> None:
@@ -330,6 +380,7 @@ async def test_the_end_of_the_term_ends_commands(bench: Bench) -> None:
     await let_the_loop_run()
 
     assert isinstance(operator.failure, UnavailableError)
+    assert str(operator.failure) == "the leading manager has changed, which ended the command"
     assert serving.done()
 
 
@@ -381,4 +432,28 @@ async def test_stats_take_in_tasks_that_come_later(bench: Bench, monkeypatch: py
             await asyncio.sleep(0.01)
 
     assert not asking.done()
+    asking.cancel()
+
+
+async def test_stats_of_named_tasks_go_on_when_their_node_registers_anew(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker, "LOOK_SECONDS", 0.01)
+    context: Any = None
+
+    async def ask() -> None:
+        bench.caller = OPERATOR
+        async for _ in bench.broker.Stats(StatsRequest(task_ids=["t1"]), context):
+            pass
+
+    asking = bench.own(ask())
+    await let_the_loop_run()
+    bench.worker.task.cancel()
+    await let_the_loop_run()
+    again = Worker(bench, "n1")
+    async with asyncio.timeout(5):
+        while not again.told:  # noqa: ASYNC110 - told over a stream
+            await asyncio.sleep(0.01)
+
+    assert list(again.told[0].stats.task_ids) == ["t1"] and not asking.done()
     asking.cancel()

@@ -167,6 +167,15 @@ async def test_a_stream_whose_connection_is_closed_ends_with_words_and_not_with_
             await _all_of(numbers)
 
 
+async def test_a_stream_whose_leader_dies_says_so_in_words(following: Following) -> None:
+    async with leading(address_of(following)):
+        numbers = following.proxy.stream("/Count", b"", ())
+        await anext(numbers)
+
+    with pytest.raises(UnavailableError, match="^the connection to the leading manager broke$"):
+        await _all_of(numbers)
+
+
 async def _all_of(numbers: AsyncIterator[bytes]) -> None:
     async for _ in numbers:
         pass
