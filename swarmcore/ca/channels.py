@@ -44,7 +44,8 @@ def channel_options(server_name: str) -> list[Option]:
 
 WATCHED: Sequence[Option] = (
     # A network that swallows everything says nothing; and once it is whole again TCP may wait for a minute. A stock
-    # manager would hang up on somebody who asks so often.
+    # manager would hang up on somebody who asks so often. A ping passes the manager's front, and with it its event
+    # loop: more impatience than this would cost a busy manager all its workers at once, when it needs that least.
     ("grpc.keepalive_time_ms", 2_000),
     ("grpc.keepalive_timeout_ms", 3_000),
     # Without this one an unanswered ping ends nothing for a minute (grpcio 1.85).
@@ -52,26 +53,16 @@ WATCHED: Sequence[Option] = (
     ("grpc.http2.max_pings_without_data", 0),
 )
 
-CLOSELY_WATCHED: Sequence[Option] = (
-    # From agents. A ping passes the manager's front, and with it its event loop: one that is busy for two seconds is
-    # none that stands still.
-    ("grpc.keepalive_time_ms", 700),
-    ("grpc.keepalive_timeout_ms", 2_300),
-    ("grpc.http2.ping_timeout_ms", 2_300),
-    ("grpc.http2.max_pings_without_data", 0),
-)
-
 
 def authenticated_channel(
-    address: str, root_pem: bytes, key_pem: bytes, chain_pem: bytes, *, watched: Sequence[Option] = ()
+    address: str, root_pem: bytes, key_pem: bytes, chain_pem: bytes, *, is_watched: bool = False
 ) -> grpc.aio.Channel:
     """A channel on which this node is known by its certificate. `address` is `host:port`.
 
-    `watched`, for long streams to managers of this kind: a connection that swallows what is sent ends within 5 s
-    (WATCHED) or 3 s (CLOSELY_WATCHED).
+    `is_watched`, for long streams to managers of this kind: a connection that swallows what is sent ends within 5 s.
     """
     credentials = grpc.ssl_channel_credentials(root_pem, key_pem, chain_pem)
-    options = channel_options(MANAGER_OU) + list(watched)
+    options = channel_options(MANAGER_OU) + (list(WATCHED) if is_watched else [])
     return grpc.aio.secure_channel(address, credentials, options=options)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from swarmcore.api.ids import new_id
 from swarmcore.api.specs_pb2 import NodeSpec
 from swarmcore.api.types_pb2 import NodeRole, NodeTLSInfo
 from swarmcore.ca import joining, request
-from swarmcore.ca.channels import CLOSELY_WATCHED, WATCHED, Option, anonymous_channel, authenticated_channel
+from swarmcore.ca.channels import anonymous_channel, authenticated_channel
 from swarmcore.ca.files import CertificateFolder, what_to_do
 from swarmcore.ca.proof import make_proof
 from swarmcore.ca.root import (
@@ -375,16 +375,10 @@ class SecurityConfig:
         return _channel(address, self._material)
 
     def open_watched_channel(self, address: str) -> grpc.aio.Channel:
-        """The same, for streams between managers: a connection that swallows everything is noticed within seconds."""
+        """The same, for streams to managers: a connection that swallows everything is noticed within seconds."""
         if self.is_expired:
             return self.open_channel(address)
-        return _channel(address, self._material, WATCHED)
-
-    def open_closely_watched_channel(self, address: str) -> grpc.aio.Channel:
-        """The same for agents, who are to be with another manager within 3 s."""
-        if self.is_expired:
-            return self.open_channel(address)
-        return _channel(address, self._material, CLOSELY_WATCHED)
+        return _channel(address, self._material, is_watched=True)
 
     def open_anonymous_channel(self, address: str) -> grpc.aio.Channel:
         """A channel to the manager at `host:port` that trusts it and shows no certificate."""
@@ -415,7 +409,7 @@ class SecurityConfig:
         )
 
 
-def _channel(address: str, material: Material, watched: Sequence[Option] = ()) -> grpc.aio.Channel:
+def _channel(address: str, material: Material, *, is_watched: bool = False) -> grpc.aio.Channel:
     return authenticated_channel(
-        address, material.root.certificate_pem, material.key_pem, material.chain_pem, watched=watched
+        address, material.root.certificate_pem, material.key_pem, material.chain_pem, is_watched=is_watched
     )

@@ -311,7 +311,7 @@ class _Node:
             return security.open_channel(peer.addr)
 
         renewer = Renewer(security, open_channel=open_channel, clock=self._clock)
-        connect = RemoteConnections(remotes, security.open_closely_watched_channel, dial_stock=security.open_channel)
+        connect = RemoteConnections(remotes, security.open_watched_channel, dial_stock=security.open_channel)
         await run_together(renewer.run(), self._run_agent(security, executors, connect, renewer, remotes))
 
     # Both
