@@ -218,6 +218,9 @@ class Machine:
     def failed(self) -> None:
         return
 
+    def is_stock(self) -> bool:
+        return False
+
     async def aclose(self) -> None:
         return
 
