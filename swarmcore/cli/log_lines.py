@@ -90,10 +90,16 @@ class LogPrinter:
             task, node = self._name_of(line)
             if self._style.task_ids and task_id not in task:
                 task += "." + (task_id[:SHORT_ID] if self._style.truncate else task_id)
-            # The same task has the same colour each time.
-            colour = COLOURS[zlib.crc32(task_id.encode()) % len(COLOURS)]
+            colour = self._colour(task_id)
             known = self._names[task_id] = (clean(f"{task}@{node}" if node else task), colour)
         return known
+
+    def _colour(self, task_id: str) -> str:
+        """The same for a task each time, as long as there are more colours than tasks; else the next one."""
+        first = zlib.crc32(task_id.encode()) % len(COLOURS)
+        used = {colour for _, colour in self._names.values()}
+        turns = [COLOURS[(first + turn) % len(COLOURS)] for turn in range(len(COLOURS))]
+        return next((colour for colour in turns if colour not in used), turns[0])
 
 
 def timestamp(line: LogMessage) -> str:

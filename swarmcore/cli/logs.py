@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -17,7 +18,7 @@ from swarmcore.api.logbroker_pb2 import LogMessage, LogSelector, SubscribeLogsRe
 from swarmcore.api.logbroker_pb2_grpc import LogsStub
 from swarmcore.cli.command_line import CliError
 from swarmcore.cli.connection import CallError, Manager
-from swarmcore.cli.log_lines import LogPrinter, Style
+from swarmcore.cli.log_lines import SHORT_ID, LogPrinter, Style
 from swarmcore.cli.lookup import Names, find_service, find_task
 from swarmcore.cli.text import clean
 from swarmcore.logbroker.marks import BILLION, Marks
@@ -31,6 +32,7 @@ LOST_SECONDS = 60.0
 """How long a follower looks for a manager again before it gives up."""
 ID = re.compile(r"[0-9a-z]{25}")
 NODE_ID = re.compile(r"\b(node )([0-9a-z]{25})\b")
+TASK_ID = re.compile(r"\b(task )([0-9a-z]{25})\b")
 
 
 def show_logs(
@@ -102,10 +104,9 @@ def _since(text: str) -> int:
 
     from swarmcore.cli.values import duration_nanoseconds
 
-    try:
-        return max(0, time.time_ns() - duration_nanoseconds(text))
-    except ValueError:
-        pass
+    with contextlib.suppress(ValueError):
+        if (length := duration_nanoseconds(text)) >= 0:
+            return max(0, time.time_ns() - length)
     try:
         if re.fullmatch(r"\d{1,11}(\.\d{1,9})?", text, re.ASCII):
             whole, _, fraction = text.partition(".")
@@ -137,8 +138,19 @@ class TaskNames:
         return self._names.node(id)
 
     def in_words(self, text: str) -> str:
-        """With names of nodes in place of their ids."""
-        return NODE_ID.sub(lambda match: match[1] + self._names.node(match[2]), text)
+        """With names in place of the ids of nodes and tasks."""
+        text = NODE_ID.sub(lambda match: match[1] + self._names.node(match[2]), text)
+        return TASK_ID.sub(lambda match: match[1] + self._task(match[2]), text)
+
+    def _task(self, id: str) -> str:
+        known = self._tasks.get(id)
+        if known is None:
+            try:
+                known = find_task(self._to, id)
+            except CliError:
+                return id
+            self.know(known)
+        return f"{self._names.task(known)}.{id[:SHORT_ID]}"
 
     def of(self, line: LogMessage) -> tuple[str, str]:
         """Of a line's task and of its node."""

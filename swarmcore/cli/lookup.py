@@ -9,6 +9,7 @@ import grpc
 
 from swarmcore.api import control_pb2 as pb
 from swarmcore.api.brake import is_held
+from swarmcore.api.types_pb2 import TaskState
 from swarmcore.cli.command_line import CliError
 from swarmcore.cli.connection import CallError, Manager
 
@@ -80,14 +81,45 @@ def find_service(manager: Manager, typed: str) -> Service:
 
 
 def find_task(manager: Manager, typed: str) -> Task:
-    """By id only: tasks have no name that a user would type."""
+    """By id, by its beginning, or as logs and tables name tasks: `web.1`, `web.1.q9i5mhy0wv99`, with `@node` or not."""
     _checked("task", typed)
     try:
         return manager.call(manager.control.GetTask, pb.GetTaskRequest(task_id=typed)).task
     except CallError as error:
         if error.code not in _NO_SUCH:
             raise
-        raise CliError(f"task {typed} not found: `swarmctl task ls -a` lists what there is") from None
+    found = _tasks_called(manager, typed)
+    # Of those that had the same slot one after another, the one that is there.
+    found = [task for task in found if task.desired_state <= TaskState.COMPLETE] or found
+    if not found:
+        raise CliError(f"task {typed} not found: `swarmctl task ls -a` lists what there is")
+    return _only("task", typed, found)
+
+
+def _tasks_called(manager: Manager, typed: str) -> list[Task]:
+    name = typed.partition("@")[0]
+    filters = pb.ListTasksRequest.Filters
+    if "." not in name:
+        return _listed(manager, filters(id_prefixes=[name]))
+    *rest, last = name.split(".")
+    # The id may be left out, and the name of a service may have dots.
+    for words, id in ((rest[:-1], last), ([], "")) if len(rest) > 1 else (([], ""),):
+        service, place = (".".join(words), rest[-1]) if words else (".".join(rest), last)
+        try:
+            owner = find_service(manager, service)
+        except CliError:
+            continue
+        names = Names(manager)
+        return [
+            task
+            for task in _listed(manager, filters(service_ids=[owner.id]))
+            if task.id.startswith(id) and place == (str(task.slot) if task.slot else names.node(task.node_id))
+        ]
+    return []
+
+
+def _listed(manager: Manager, filters: pb.ListTasksRequest.Filters) -> list[Task]:
+    return list(manager.call(manager.control.ListTasks, pb.ListTasksRequest(filters=filters)).tasks)
 
 
 def find_network(manager: Manager, typed: str) -> Network:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from swarmcore.api.logbroker_pb2 import LogMessage, LogStream
-from swarmcore.cli.log_lines import LogPrinter, Style, timestamp
+from swarmcore.cli.log_lines import COLOURS, LogPrinter, Style, timestamp
 
 
 def line(data: bytes, *, task: str = "abcdefghijklmnopqrstuvwxy", is_error: bool = False, at: int = 0) -> LogMessage:
@@ -102,3 +102,14 @@ def test_details_are_shown_where_there_are_any() -> None:
     assert printed(message, line(b"ho\n"), details=True, task_ids=False)[0] == (
         b"web.1@n1 | a=b,tier=front end hi\nweb.1@n1 | ho\n"
     )
+
+
+def test_each_task_has_a_colour_of_its_own_while_there_are_enough() -> None:
+    tasks = [f"{number:025d}" for number in range(len(COLOURS))]
+    printer = LogPrinter(Style(colour=(True, True)), lambda line: (f"web.{line.context.task_id}", "n1"))
+
+    shown = [printer.bytes_of(line(b"x\n", task=task))[1] for task in [*tasks, *tasks]]
+    colours = [text.partition(b"m")[0] for text in shown]
+
+    assert len(set(colours[: len(tasks)])) == len(COLOURS)
+    assert colours[: len(tasks)] == colours[len(tasks) :]
