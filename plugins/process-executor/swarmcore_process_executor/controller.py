@@ -8,7 +8,7 @@ that is known of the task lies in its folder:
     error     why the program could not be run
     exit      the exit code, 128 + N for a process that signal N ended
     healthy   made by the first health check that succeeds
-    stdout, stderr, when they were how long (stdout.times, stderr.times), and work/, the working folder
+    stdout, stderr, when they were how long (stdout.times, stderr.times), and work, the working folder or a link to it
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import errno
 import logging
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -43,7 +42,7 @@ from swarmcore.plugin.executor import (
     TaskUsage,
     TemporaryError,
 )
-from swarmcore_process_executor import exec, health, output, spec
+from swarmcore_process_executor import exec, folders, health, output, spec
 from swarmcore_process_executor.cgroups import Cgroups
 from swarmcore_process_executor.processes import Identity, kill_marked, reap, signal_group, wait_ended
 from swarmcore_process_executor.record import FILES, Noter, Record
@@ -207,9 +206,10 @@ class ProcessController(Controller):
         for record in self._records:
             self._noter.discard(record)
         await self._blocking(lambda: self._cgroups.remove(self._task.id))
-        await self._blocking(lambda: shutil.rmtree(self._folder, ignore_errors=True))
-        if self._folder.exists():
-            raise TemporaryError(f"the folder {str(self._folder)!r} can't be removed")
+        await self._blocking(lambda: folders.remove_folders(self._folder, self._task.id))
+        left = folders.left_of(self._folder, self._task.id)
+        if left is not None:
+            raise TemporaryError(f"the folder {str(left)!r} can't be removed")
 
     async def aclose(self) -> None:
         """Waits end with a TemporaryError; a launch that may be under way ends by itself."""
@@ -246,15 +246,20 @@ class ProcessController(Controller):
     def _prepare(self) -> None:
         if self._started() is not None:
             return
-        work = self._folder / "work"
-        work.mkdir(mode=0o755, parents=True, exist_ok=True)
-        launch = spec.resolve(self._task, self._spec, work, self._cgroups)
-        self._cgroups.make(self._task.id, spec.limits_of(self._task, self._spec))
-        if launch.user is not None:
-            os.chown(work, launch.user.uid, launch.user.gid)
-        new = self._folder / "launch.new"
-        new.write_bytes(launch.encode())
-        new.replace(self._folder / "launch")
+        try:
+            user = spec.user_of(self._spec)
+            work = folders.make_work(self._folder, self._task.id, user)
+            launch = spec.resolve(self._task, self._spec, user, work, self._cgroups)
+            self._cgroups.make(self._task.id, spec.limits_of(self._task, self._spec))
+            new = self._folder / "launch.new"
+            new.write_bytes(launch.encode())
+            new.replace(self._folder / "launch")
+        except BaseException:
+            # A task that is rejected has nothing, and one that is tried again makes it anew.
+            with contextlib.suppress(OSError):
+                self._cgroups.remove(self._task.id)
+            folders.remove_folders(self._folder, self._task.id)
+            raise
 
     def _launch(self) -> bytes:
         """Start supervisor and launcher; return what the launcher says, which is nothing when the program runs."""
@@ -362,7 +367,7 @@ class ProcessController(Controller):
 
     def is_there(self) -> bool:
         """Whether anything was made for the task."""
-        return (self._folder / "launch").exists()
+        return folders.left_of(self._folder, self._task.id) is not None
 
     def _started(self) -> tuple[Identity, Identity] | None:
         """Process and supervisor, once there are any."""

@@ -55,13 +55,15 @@ def become() -> None:
     for cgroup in filter(None, cgroups.split(b"\n")):
         with open(cgroup + b"/cgroup.procs", "wb", buffering=0) as procs:
             procs.write(b"0")
-    if uid:
-        os.setgroups([int(group) for group in groups.split(b",") if group])
-        os.setgid(int(gid))
     if ulimits:
         limit(ulimits)
     if uid:
-        os.setuid(int(uid))
+        try:
+            os.setgroups([int(group) for group in groups.split(b",") if group])
+            os.setgid(int(gid))
+            os.setuid(int(uid))
+        except OSError as error:
+            raise OSError(error.errno, f"process.user: {error.strerror}: {int(uid)}:{int(gid)}") from error
     os.umask(0o022)
     os.dup2(out, 1)
     os.dup2(err, 2)

@@ -13,12 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from google.protobuf.unknown_fields import UnknownFieldSet
+
 from swarmcore.api.objects_pb2 import Task
 from swarmcore.api.process_pb2 import ProcessSpec
 from swarmcore.api.types_pb2 import PortConfig
 from swarmcore.plugin.executor import TaskRejectedError
 from swarmcore_process_executor import health
 from swarmcore_process_executor.cgroups import Cgroups, Limits
+from swarmcore_process_executor.folders import work_at
 from swarmcore_process_executor.processes import MARKER
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -91,6 +94,10 @@ def parse(task: Task) -> ProcessSpec:
         generic.payload.Unpack(spec)
     except Exception as error:
         raise TaskRejectedError(f"task.generic.payload is no {TYPE_NAME}") from error
+    for message in (spec, spec.health, *spec.ulimits):
+        unknown = UnknownFieldSet(message)
+        if len(unknown):
+            raise TaskRejectedError(f"{TYPE_NAME}: this version does not know its field {unknown[0].field_number}")
     _check(spec)
     _refuse_unsupported(task)
     return spec
@@ -155,7 +162,7 @@ def stop_signal(spec: ProcessSpec) -> signal.Signals:
     if not text:
         return signal.SIGTERM
     try:
-        if text.isdigit():
+        if _is_number(text):
             return signal.Signals(int(text))
         name = text.upper()
         return signal.Signals[name if name.startswith("SIG") else f"SIG{name}"]
@@ -195,26 +202,27 @@ def ulimits_of(task: Task, spec: ProcessSpec, cgroups: Cgroups) -> list[tuple[st
     return found
 
 
-def resolve(task: Task, spec: ProcessSpec, work: Path, cgroups: Cgroups) -> Launch:
-    """Look up user, folder and program on this machine. Raises TaskRejectedError in the system's words."""
+def resolve(task: Task, spec: ProcessSpec, user: User | None, work: Path, cgroups: Cgroups) -> Launch:
+    """Look up folder and program on this machine. Raises TaskRejectedError in the system's words."""
     environment = {"PATH": DEFAULT_PATH}
     for entry in spec.env:
         name, _, value = entry.partition("=")
         environment[name] = value
     environment[MARKER] = task.id
-    folder = work / spec.dir
-    if spec.dir and not folder.is_dir():
-        reason = "Not a directory" if folder.exists() else "No such file or directory"
-        raise TaskRejectedError(f"process.dir: {reason}: {spec.dir!r}")
+    folder = work_at(work, spec.dir, user)
     return Launch(
         program=_program(spec.command[0], environment["PATH"], folder),
         arguments=[*spec.command, *spec.args],
         environment=[f"{name}={value}" for name, value in environment.items()],
         folder=str(folder),
-        user=_user(spec.user) if spec.user else None,
+        user=user,
         cgroups=cgroups.folders(task.id, limits_of(task, spec).controllers | {"pids"}),
         ulimits=ulimits_of(task, spec, cgroups),
     )
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _program(command: str, path: str, folder: Path) -> str:
@@ -231,18 +239,21 @@ def _program(command: str, path: str, folder: Path) -> str:
     raise TaskRejectedError(f"process.command: {reason}: {command!r}")
 
 
-def _user(text: str) -> User:
-    name, _, group = text.partition(":")
+def user_of(spec: ProcessSpec) -> User | None:
+    """Look the user up on this machine; None: whoever swarmd is. Raises TaskRejectedError."""
+    if not spec.user:
+        return None
+    name, _, group = spec.user.partition(":")
     try:
-        entry = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
+        entry = pwd.getpwuid(int(name)) if _is_number(name) else pwd.getpwnam(name)
         uid, gid, groups = entry.pw_uid, entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid)
     except (KeyError, OverflowError):
-        if not name.isdigit() or int(name) >= 2**32 - 1:
+        if not _is_number(name) or int(name) >= 2**32 - 1:
             raise TaskRejectedError(f"process.user: no such user: {name!r}") from None
         uid, gid, groups = int(name), int(name), [int(name)]
     if group:
         try:
-            gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+            gid = int(group) if _is_number(group) else grp.getgrnam(group).gr_gid
         except KeyError:
             raise TaskRejectedError(f"process.user: no such group: {group!r}") from None
         if gid >= 2**32 - 1:

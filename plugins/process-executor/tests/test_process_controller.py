@@ -16,6 +16,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from swarmcore_process_executor.controller import ProcessController
 from swarmcore_process_executor.executor import ProcessExecutor
 from swarmcore_process_executor.factory import ProcessFactory
+from swarmcore_process_executor.folders import WORK_ROOT
 from swarmcore_process_executor.processes import MARKER
 
 from swarmcore.api.objects_pb2 import Task
@@ -170,10 +171,17 @@ async def test_a_process_runs_as_the_user_it_names(executor: ProcessExecutor, tm
         (process_task("true", user="nosuchuser"), "process.user: no such user: 'nosuchuser'"),
         (process_task("true", user="root:nosuchgroup"), "process.user: no such group: 'nosuchgroup'"),
         (process_task("true", user="99999999999"), "process.user: no such user: '99999999999'"),
+        (process_task("true", user="²"), "process.user: no such user: '²'"),
+        (process_task("true", user=":daemon"), "process.user: no such user: ''"),
+        (process_task("true", user="root:²"), "process.user: no such group: '²'"),
+        (
+            process_task("true", dir="a/../../b"),
+            "process.dir: 'a/../../b' leaves the task's own folder; use an absolute path, or no '..'",
+        ),
     ],
 )
-async def test_what_this_machine_lacks_is_refused_in_the_systems_words(
-    executor: ProcessExecutor, task: Task, words: str
+async def test_what_this_machine_lacks_is_refused_in_the_systems_words_and_leaves_nothing(
+    executor: ProcessExecutor, tmp_path: Path, task: Task, words: str
 ) -> None:
     controller = await executor.controller(task, NOTHING)
 
@@ -181,6 +189,8 @@ async def test_what_this_machine_lacks_is_refused_in_the_systems_words(
         await controller.prepare()
 
     assert str(caught.value) == words
+    assert list((tmp_path / "tasks").iterdir()) == []
+    assert not WORK_ROOT.exists() or task.id not in {path.name for path in WORK_ROOT.iterdir()}
 
 
 def _with(change: Callable[[Task], object]) -> Task:
@@ -196,6 +206,7 @@ def _with(change: Callable[[Task], object]) -> Task:
         (process_task("true", env=["X"]), "process.env 'X' is not NAME=VALUE"),
         (process_task("true", args=["a\0b"]), "process.args has a zero byte"),
         (process_task("true", stop_signal="SIGNOTHING"), "process.stop_signal 'SIGNOTHING' is no signal"),
+        (process_task("true", stop_signal="²"), "process.stop_signal '²' is no signal"),
         (process_task("true", stop_grace_seconds=-1), "process.stop_grace_seconds -1 is not between 0 and 3600"),
         (process_task("true", task_id="../evil"), "task.id '../evil' is no name for a folder"),
         (_with(lambda task: task.spec.resources.limits.generic.add()), "task.resources.limits.generic"),

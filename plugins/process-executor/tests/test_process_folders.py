@@ -1,0 +1,92 @@
+"""Where a task's process works, what its user reaches there, and that it is gone with the task."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from swarmcore_process_executor.executor import ProcessExecutor
+from swarmcore_process_executor.folders import WORK_ROOT
+
+from swarmcore.api.objects_pb2 import Task
+from swarmcore.api.process_pb2 import ProcessSpec
+from swarmcore.plugin.executor import Controller, Dependencies, TaskRejectedError
+
+NOTHING = Dependencies()
+
+
+def process_task(*command: str, task_id: str = "task1", **fields: Any) -> Task:
+    task = Task(id=task_id)
+    task.spec.generic.kind = "process"
+    task.spec.generic.payload.Pack(ProcessSpec(command=command, **fields))
+    return task
+
+
+def shell(script: str, **fields: Any) -> Task:
+    return process_task("sh", "-c", script, **fields)
+
+
+@pytest.fixture
+async def executor(tmp_path: Path) -> AsyncIterator[ProcessExecutor]:
+    executor = ProcessExecutor(tmp_path)
+    yield executor
+    controller = await executor.recover(process_task("true"), None, NOTHING)
+    if controller is not None:
+        await controller.remove()
+    await executor.aclose()
+
+
+async def started(executor: ProcessExecutor, task: Task) -> Controller:
+    controller = await executor.controller(task, NOTHING)
+    await controller.prepare()
+    await controller.start()
+    return controller
+
+
+async def test_a_user_reaches_its_working_folder_by_its_name_and_nothing_of_it_is_left(
+    executor: ProcessExecutor, tmp_path: Path
+) -> None:
+    task = shell('pwd; touch "$PWD/mine" && cd / && cd "$OLDPWD" && echo back', user="nobody", dir="a/b")
+    controller = await started(executor, task)
+    await controller.wait()
+    place, *said = (tmp_path / "tasks/task1/stdout").read_text().splitlines()
+    owner = (WORK_ROOT / "task1/a/b").stat().st_uid
+
+    await controller.remove()
+
+    assert (place, said, owner) == (str(WORK_ROOT / "task1/a/b"), ["back"], 65534)
+    assert not (WORK_ROOT / "task1").exists()
+
+
+async def test_a_folder_of_the_tasks_own_is_made_below_its_working_folder(
+    executor: ProcessExecutor, tmp_path: Path
+) -> None:
+    controller = await started(executor, shell("pwd", dir="a/b"))
+
+    await controller.wait()
+
+    assert (tmp_path / "tasks/task1/stdout").read_text() == f"{tmp_path}/tasks/task1/work/a/b\n"
+
+
+async def test_what_was_made_for_a_task_that_was_rejected_is_found_again(
+    executor: ProcessExecutor, tmp_path: Path
+) -> None:
+    (tmp_path / "tasks/task1/work").mkdir(parents=True)
+
+    controller = await executor.recover(process_task("true"), None, NOTHING)
+    assert controller is not None
+    await controller.remove()
+
+    assert list((tmp_path / "tasks").iterdir()) == []
+
+
+async def test_a_field_of_a_later_version_is_refused(executor: ProcessExecutor) -> None:
+    task = process_task("true")
+    task.spec.generic.payload.value += b"\xf8\x3f\x01"
+
+    with pytest.raises(
+        TaskRejectedError, match=r"swarmcore\.v1\.ProcessSpec: this version does not know its field 1023"
+    ):
+        await executor.controller(task, NOTHING)
