@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import replace
 from typing import Final
 
 import grpc
@@ -24,7 +25,7 @@ from swarmcore.api.logbroker_pb2 import (
 )
 from swarmcore.api.logbroker_pb2_grpc import LogBrokerStub
 from swarmcore.clock import Clock
-from swarmcore.plugin.executor import LogOptions, LogSource
+from swarmcore.plugin.executor import ExecutorError, LogLine, LogOptions, LogSource
 
 log = logging.getLogger("swarmcore.agent")
 
@@ -37,6 +38,8 @@ MAX_LINE_BYTES: Final = 2 * 1024 * 1024
 """A manager takes messages of 4 MiB."""
 GATHER_SECONDS: Final = 0.02
 """How long lines may gather while they come quickly: a message costs as much as some ten of them."""
+SILENT_SECONDS: Final = 60.0
+"""Without a line, after which an executor is taken to hang that was asked for lines that there are."""
 _STREAMS: Final = {1: LogStream.LOG_STREAM_STDOUT, 2: LogStream.LOG_STREAM_STDERR}
 LISTEN_AGAIN_SECONDS: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
 
@@ -129,6 +132,9 @@ class LogPublisher:
     async def _read_all(self, subscription: SubscriptionMessage, spool: _Spool) -> None:
         """Read the tasks that match, and with `follow` those that come later. Closes the spool at the end."""
         options = options_of(subscription)
+        # A tail is of what was before: of tasks that come later, all is wanted.
+        whole = replace(options, tail=None)
+        is_first = True
         selector = subscription.selector
         known: dict[str, tuple[TaskManager, asyncio.Task[None]]] = {}
         news = asyncio.Event()
@@ -143,7 +149,9 @@ class LogPublisher:
                         all_tasks=self._node_id in selector.node_ids,
                     ):
                         if manager.task.id not in known:
-                            known[manager.task.id] = (manager, group.create_task(self._read(manager, options, spool)))
+                            wanted = options if is_first and manager.started.is_set() else whole
+                            known[manager.task.id] = (manager, group.create_task(self._read(manager, wanted, spool)))
+                    is_first = False
                     if not options.follow:
                         break
                     await news.wait()
@@ -176,7 +184,7 @@ class LogPublisher:
         context = LogContext(service_id=task.service_id, node_id=self._node_id, task_id=task.id)
         lines = source.logs(options)
         try:
-            async for line in lines:
+            async for line in lines if options.follow else _soon(lines):
                 if spool.is_full:
                     await spool.room()
                 if len(line.data) > MAX_LINE_BYTES:
@@ -196,6 +204,19 @@ class LogPublisher:
             # Whoever stops reading here must not leave the files or the stream open until the next collection.
             if isinstance(lines, AsyncGenerator):
                 await lines.aclose()
+
+
+async def _soon(lines: AsyncIterator[LogLine]) -> AsyncIterator[LogLine]:
+    """The same lines. Raises ExecutorError where none comes for long."""
+    while True:
+        try:
+            async with asyncio.timeout(SILENT_SECONDS):
+                line = await anext(lines)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise ExecutorError(f"its executor has said nothing for {SILENT_SECONDS:g} s") from None
+        yield line
 
 
 class _Spool:

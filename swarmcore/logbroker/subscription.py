@@ -42,6 +42,9 @@ class Subscription:
         self.is_over = False
         self._nodes: set[str] = set()
         self._owing: set[str] = set()
+        self._late: set[str] = set()
+        """Nodes that were found after it began: all that their tasks print is new."""
+        self._has_begun = False
         self._given_up: set[str] = set()
         """Nodes that are connected and yet lost, of which this was said."""
         self._errors: dict[str, None] = {}
@@ -78,10 +81,13 @@ class Subscription:
         new = sorted(set(nodes) - self._nodes)
         self._nodes.update(new)
         self._owing.update(new)
+        if self._has_begun:
+            self._late.update(new)
         return new
 
     def begin(self, pending: Iterable[str]) -> None:
         """All nodes are known. `pending`: tasks without a node, for which a follower waits."""
+        self._has_begun = True
         if not self.follow:
             for task_id in pending:
                 self._errors[f"task {task_id} has not been scheduled"] = None
@@ -90,6 +96,9 @@ class Subscription:
     def message(self, node_id: str) -> SubscriptionMessage:
         """What the node is told of it. A node that comes again goes on where it stopped."""
         message = SubscriptionMessage(id=self.id, selector=self.selector, options=self.options)
+        if node_id in self._late:
+            # A tail is of what was before.
+            message.options.tail = ALL_LINES
         marks = self._marks.get(node_id)
         if marks is not None and marks.since_ns is not None:
             message.options.tail = ALL_LINES

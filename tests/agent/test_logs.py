@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+
+from swarmcore.agent import logs
 from swarmcore.agent.agent import Agent
 from swarmcore.agent.logs import MAX_LINE_BYTES, QUEUED_BYTES
 from swarmcore.api.logbroker_pb2 import PublishLogsMessage, PublishLogsResponse, SubscriptionMessage
@@ -22,12 +25,17 @@ class Printer(FakeController):
     printed = 0
     size = 1000
     failure: Exception | None = None
+    hangs = False
+    options: LogOptions | None = None
     readers = 0
 
     async def logs(self, options: LogOptions) -> AsyncIterator[LogLine]:
         kind = type(self)
         kind.readers += 1
+        kind.options = options
         try:
+            if kind.hangs:
+                await asyncio.Event().wait()
             while kind.failure is None:
                 kind.printed += 1
                 yield LogLine(stream=1, timestamp_ns=kind.printed, data=b"%d" % kind.printed + b"x" * kind.size + b"\n")
@@ -146,6 +154,38 @@ async def test_what_can_not_be_read_is_said_in_the_stream_and_the_node_is_done(t
     (line,) = stage.broker.published["s"]
     assert line.data == b"warning: task a: its logs can't be read: the log driver 'none' can't be read\n"
     assert line.attrs[0].value in line.data.decode()
+
+
+async def test_an_executor_that_hangs_holds_up_no_reader_of_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "SILENT_SECONDS", 0.05)
+    async with Stage(tmp_path, FakeLogBroker()) as stage:
+        stage.kind.hangs = True
+        stage.ask(follow=False)
+        await stage.manager.until(lambda: "s" in stage.broker.closed)
+
+        (line,) = stage.broker.published["s"]
+        assert line.data == b"warning: task a: its logs can't be read: its executor has said nothing for 0.05 s\n"
+        assert stage.kind.readers == 0
+
+
+async def test_a_tail_is_of_tasks_that_were_there_when_it_was_asked_for(tmp_path: Path) -> None:
+    async with Stage(tmp_path, FakeLogBroker()) as stage:
+        subscription = SubscriptionMessage(id="s")
+        subscription.selector.service_ids.append("s")
+        subscription.options.follow, subscription.options.tail = True, -1 - 5
+        stage.broker.subscriptions.put_nowait(subscription)
+        await stage.manager.until(lambda: stage.kind.readers == 1)
+        before = stage.kind.options
+
+        late = _task()
+        late.id = "late"
+        stage.manager.assign(late)
+        await stage.manager.until(lambda: stage.kind.readers == 2)
+
+        assert before is not None and before.tail == 5
+        assert stage.kind.options is not None and stage.kind.options.tail is None
 
 
 async def test_a_line_that_no_message_can_hold_ends_that_task_only(tmp_path: Path) -> None:

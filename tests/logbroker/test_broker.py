@@ -313,6 +313,19 @@ async def test_a_follower_gets_the_lines_of_tasks_that_come_later(bench: Bench) 
     assert not reader.task.done()
 
 
+async def test_a_tail_is_of_what_was_before_and_not_of_tasks_that_come_later(bench: Bench) -> None:
+    await bench.node("n1")
+    await bench.node("n2")
+    first, second = await bench.worker("n1"), await bench.worker("n2")
+    await bench.task("t1", "n1")
+    await bench.read(follow=True, tail=-1 - 5)
+
+    await bench.task("t2", "n2")
+    await let_the_loop_run()
+
+    assert [worker.told[-1].options.tail for worker in (first, second)] == [-6, 0]
+
+
 async def test_a_follower_whose_node_comes_again_gets_each_line_once(bench: Bench) -> None:
     await bench.node("n1")
     await bench.task("t1", "n1")
