@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -130,6 +131,30 @@ class Cgroups:
         except OSError:
             return False
         return any(line.startswith("oom_kill ") and line.split()[1] != "0" for line in text.splitlines())
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep sweeps of other executors off groups in which nothing runs yet."""
+        with contextlib.ExitStack() as stack:
+            for place in sorted(set(self.places.values())):
+                descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+                stack.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+            yield
+
+    def sweep(self, kept: Iterable[str]) -> None:
+        """Remove groups in which nothing runs, except for those of the tasks `kept`: whoever made them was killed."""
+        for place in sorted(set(self.places.values())):
+            with contextlib.suppress(OSError):
+                descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    for name in {entry.name for entry in os.scandir(place) if entry.is_dir()}.difference(kept):
+                        # Refused where anything runs in it or below.
+                        with contextlib.suppress(OSError):
+                            os.rmdir(place / name)
+                finally:
+                    os.close(descriptor)
 
     def remove(self, task_id: str) -> None:
         """Remove what is left of a task's groups once nothing runs in them. Raises OSError where it stays."""

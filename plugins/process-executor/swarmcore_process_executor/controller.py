@@ -7,6 +7,7 @@ that is known of the task lies in its folder:
     started   boot, process and supervisor, made by the launcher before it becomes the program
     error     why the program could not be run
     exit      the exit code, 128 + N for a process that signal N ended
+    oom       made when the kernel killed any of it for want of memory
     healthy   made by the first health check that succeeds
     stdout, stderr, when they were how long (stdout.times, stderr.times), and work, the working folder or a link to it
 """
@@ -137,11 +138,12 @@ class ProcessController(Controller):
                 # The supervisor was killed, but what it started goes on by itself.
                 await self._watch(process)
             await self._kill_rest()
+            await self._blocking(self._leave_groups)
         code = self._exit_code()
         if code is None:
             raise ExitError(UNKNOWN_EXIT_CODE, "its exit code is unknown: its supervisor was killed, or the machine")
         if code:
-            raise ExitError(code, "out of memory" if self._cgroups.was_out_of_memory(self._task.id) else "")
+            raise ExitError(code, "out of memory" if (self._folder / "oom").exists() else "")
 
     def _is_getting_healthy(self) -> bool:
         """Whether it runs, and no check of it has succeeded yet."""
@@ -250,19 +252,21 @@ class ProcessController(Controller):
             user = spec.user_of(self._spec)
             work = folders.make_work(self._folder, self._task.id, user)
             launch = spec.resolve(self._task, self._spec, user, work, self._cgroups)
-            self._cgroups.make(self._task.id, spec.limits_of(self._task, self._spec))
             new = self._folder / "launch.new"
             new.write_bytes(launch.encode())
             new.replace(self._folder / "launch")
         except BaseException:
             # A task that is rejected has nothing, and one that is tried again makes it anew.
-            with contextlib.suppress(OSError):
-                self._cgroups.remove(self._task.id)
             folders.remove_folders(self._folder, self._task.id)
             raise
 
     def _launch(self) -> bytes:
         """Start supervisor and launcher; return what the launcher says, which is nothing when the program runs."""
+        with self._cgroups.held():
+            self._cgroups.make(self._task.id, spec.limits_of(self._task, self._spec))
+            return self._launch_in_groups()
+
+    def _launch_in_groups(self) -> bytes:
         read_end, write_end = os.pipe()
         try:
             try:
@@ -352,6 +356,14 @@ class ProcessController(Controller):
         killed = await self._blocking(lambda: kill_marked(self._task.id, self._in_cgroups))
         if killed:
             log.info("task %s: killed %d process%s", self._task.id, killed, "es" if killed != 1 else "")
+
+    def _leave_groups(self) -> None:
+        """Nothing runs in them any more; what they alone know is written down."""
+        if self._cgroups.was_out_of_memory(self._task.id):
+            with contextlib.suppress(OSError):
+                (self._folder / "oom").touch()
+        with contextlib.suppress(OSError):
+            self._cgroups.remove(self._task.id)
 
     def _in_cgroups(self) -> set[int]:
         return self._cgroups.pids(self._task.id)

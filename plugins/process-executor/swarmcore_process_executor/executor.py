@@ -32,6 +32,7 @@ class ProcessExecutor(Executor):
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="process-executor")
         self._noter = Noter(self._pool)
         self._cgroups = Cgroups.find()
+        self._cgroups.sweep(path.name for path in self._folder.iterdir())
         self._controllers: WeakSet[ProcessController] = WeakSet()
         """Those whose pending calls end when this is closed."""
 

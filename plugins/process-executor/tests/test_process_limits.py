@@ -127,6 +127,37 @@ async def test_what_hides_from_its_task_ends_with_it_and_no_group_is_left(
     assert not any(folder.exists() for folder in MACHINE.folders(task.id))
 
 
+@needs_groups
+async def test_groups_are_gone_with_what_ran_and_the_reason_is_kept(executor: ProcessExecutor) -> None:
+    task = shell(EATS_MEMORY, memory=16 * MIB)
+    controller = await started(executor, task)
+    with pytest.raises(ExitError):
+        await controller.wait()
+
+    found = await executor.recover(task, None, NOTHING)
+
+    assert not any(folder.exists() for folder in MACHINE.folders(task.id))
+    assert found is not None
+    with pytest.raises(ExitError, match="out of memory"):
+        await found.wait()
+
+
+@needs_groups
+async def test_groups_that_nobody_answers_for_are_swept(tmp_path: Path) -> None:
+    lost = f"lost{os.getpid()}"
+    busy = shell("sleep 1000")
+    one = ProcessExecutor(tmp_path / "one")
+    controller = await started(one, busy)
+    MACHINE.make(lost, Limits())
+
+    await ProcessExecutor(tmp_path).aclose()
+    left = [any(folder.exists() for folder in MACHINE.folders(name)) for name in (lost, busy.id)]
+    await controller.remove()
+    await one.aclose()
+
+    assert left == [False, True]
+
+
 async def test_ulimits_hold_for_the_program_and_commands_beside_it(executor: ProcessExecutor, tmp_path: Path) -> None:
     task = shell(
         "ulimit -n; ulimit -Hn; ulimit -c; sleep 1000",
