@@ -145,9 +145,10 @@ def _refuse_unsupported(task: Task) -> None:
         raise TaskRejectedError("task.networks: plain processes use the machine's own network")
     if task.spec.resource_references:
         raise TaskRejectedError("task.resource_references: plain processes get no secrets and configs")
-    for driver in (task.spec.log_driver, task.log_driver):
-        if driver.name or driver.options:
-            raise TaskRejectedError(f"task.log_driver {driver.name!r}: the output of processes goes to files")
+    # Not `task.log_driver`: a default of the cluster is for those tasks that can have it.
+    driver = task.spec.log_driver
+    if driver.name or driver.options:
+        raise TaskRejectedError(f"task.log_driver {driver.name!r}: the output of processes goes to files")
     for port in task.endpoint.ports:
         if port.publish_mode == PortConfig.HOST and port.published_port != port.target_port:
             raise TaskRejectedError(
