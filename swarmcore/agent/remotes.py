@@ -104,6 +104,11 @@ class Remotes:
         shares = [max(self._weights[peer], 0) + _SMALLEST_SHARE for peer in peers]
         return self._rng.choices(peers, shares)[0]
 
+    def pick(self) -> str:
+        """The address of a manager by chance, as `select`; empty where none is known."""
+        peer = self.select()
+        return peer.addr if peer is not None else ""
+
     def flush(self, seconds: float = 5.0) -> None:
         """Return once the file holds what is known, or after so long."""
         if self._file is not None:

@@ -28,7 +28,7 @@ from swarmcore.node import executors as node_executors
 from swarmcore.node.config import NodeConfig
 from swarmcore.node.connections import OwnManagerConnections
 from swarmcore.node.listeners import address_of, bind_tcp, bind_unix, serve_control, serve_remote
-from swarmcore.node.outcast import CertificateWay
+from swarmcore.node.outcast import CertificateWay, RemovedManagerError
 from swarmcore.node.pages import Pages, stacks
 from swarmcore.node.removal import Removal
 from swarmcore.node.restoring import finish_restore, restore
@@ -84,14 +84,20 @@ class _Node:
         try:
             async with contextlib.AsyncExitStack() as stack:
                 await self._serve_pages(stack, security)
+                was_removed = False
                 while True:
                     role = security.role
                     work = (
                         self._run_manager(security, plugins, executors)
-                        if role == NodeRole.MANAGER
+                        if role == NodeRole.MANAGER and not was_removed
                         else self._run_worker(security, executors)
                     )
-                    await run_together(work, _until_another_role(security, role))
+                    try:
+                        await run_together(work, _until_another_role(security, role))
+                    except RemovedManagerError as error:
+                        log.warning("%s: as a worker it stops its tasks and ends", error)
+                        was_removed = True
+                        continue
                     log.info("this node is a %s from now on", _word(security.role))
                     plugins = self._plugins(_word(security.role))
                     if security.role != NodeRole.MANAGER:
@@ -249,7 +255,7 @@ class _Node:
         # Also while there is no leader: a manager that was demoted while it was away finds none.
         await run_together(
             renewer.run(),
-            way.notice(renewer, self._clock),
+            way.notice(renewer, self._clock, Removal(security, way.pick, self._clock).is_sure),
             self._serve_with(manager, port, control_socket, security, executors, address, remotes, way, renewer),
         )
 
@@ -351,7 +357,7 @@ class _Node:
             on_root_ca=take_root,
             on_managers=remotes.replace,
             tls_info=security.tls_info,
-            is_removed=Removal(security, remotes, self._clock).is_sure,
+            is_removed=Removal(security, remotes.pick, self._clock).is_sure,
         )
 
         async def say_ready() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import grpc
@@ -16,7 +17,7 @@ from swarmcore.agent.remotes import Remotes
 from swarmcore.ca.renewal import Renewer
 from swarmcore.ca.security import SecurityConfig
 from swarmcore.clock import Clock
-from swarmcore.errors import UnavailableError
+from swarmcore.errors import SwarmError, UnavailableError
 from swarmcore.manager.manager import Manager
 from swarmcore.node.connections import control_channel
 
@@ -24,6 +25,10 @@ log = logging.getLogger("swarmcore.node")
 
 LOOK_SECONDS = 5.0
 ASK_AGAIN_SECONDS = 60.0
+
+
+class RemovedManagerError(SwarmError):
+    """The cluster has removed this node. What is left to do is a worker's part."""
 
 
 class CertificateWay:
@@ -48,10 +53,15 @@ class CertificateWay:
                 return self._security.open_channel(self._manager.leader_address)
             if self.is_serving:
                 return control_channel(self._control)
-        others = self._others()
-        if not others:
+        other = self.pick()
+        if not other:
             raise UnavailableError("no other manager is known")
-        return self._security.open_channel(others[next(self._turns) % len(others)])
+        return self._security.open_channel(other)
+
+    def pick(self) -> str:
+        """The address of another manager, in turns; empty where none is known."""
+        others = self._others()
+        return others[next(self._turns) % len(others)] if others else ""
 
     def _others(self) -> list[str]:
         """Addresses of the other managers, as the log and this node's agent know them."""
@@ -59,8 +69,11 @@ class CertificateWay:
         known = [peer.addr for peer in self._remotes.weights if peer.node_id != self._security.node_id]
         return list(dict.fromkeys(filter(None, (*members, *known))))
 
-    async def notice(self, renewer: Renewer, clock: Clock) -> None:
-        """Have the certificate renewed whenever the others refuse this manager for a while. Ends when cancelled."""
+    async def notice(self, renewer: Renewer, clock: Clock, is_removed: Callable[[], Awaitable[bool]]) -> None:
+        """Have the certificate renewed whenever the others refuse this manager for a while. Ends when cancelled.
+
+        Raises RemovedManagerError where `is_removed`: there is no certificate for it any more then.
+        """
         was_refused, known = False, self._manager.refusals
         while True:
             await clock.sleep_until(clock.monotonic() + LOOK_SECONDS)
@@ -70,6 +83,8 @@ class CertificateWay:
                 log.warning("the other managers refuse this one: asking them what it is now")
                 self.is_outcast = True
                 renewer.force()
+                if await is_removed():
+                    raise RemovedManagerError("this manager was removed from the cluster")
                 await clock.sleep_until(clock.monotonic() + ASK_AGAIN_SECONDS)
                 self.is_outcast = False
             was_refused = is_refused

@@ -6,11 +6,11 @@ know it for some seconds. Who believed the first word would end the tasks of a n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import grpc
 
-from swarmcore.agent.remotes import Remotes
 from swarmcore.ca.request import is_unknown
 from swarmcore.clock import Clock
 
@@ -32,9 +32,10 @@ class Identity(Protocol):
 class Removal:
     """Asks the managers that are known, which ask the leader."""
 
-    def __init__(self, identity: Identity, remotes: Remotes, clock: Clock) -> None:
+    def __init__(self, identity: Identity, pick: Callable[[], str], clock: Clock) -> None:
+        """`pick` gives the address of a manager to ask, a new one each time; empty where none is known."""
         self._identity = identity
-        self._remotes = remotes
+        self._pick = pick
         self._clock = clock
 
     async def is_sure(self) -> bool:
@@ -42,10 +43,10 @@ class Removal:
         for number in range(ASKS):
             if number:
                 await self._clock.sleep_until(self._clock.monotonic() + PAUSE_SECONDS)
-            manager = self._remotes.select()
-            if manager is None:
+            address = self._pick()
+            if not address:
                 return False
-            async with self._identity.open_anonymous_channel(manager.addr) as channel:
+            async with self._identity.open_anonymous_channel(address) as channel:
                 if not await is_unknown(channel, self._identity.node_id):
                     return False
         return True

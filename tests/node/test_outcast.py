@@ -17,7 +17,7 @@ from swarmcore.ca.renewal import Renewer
 from swarmcore.ca.security import SecurityConfig
 from swarmcore.errors import UnavailableError
 from swarmcore.manager.manager import Manager
-from swarmcore.node.outcast import ASK_AGAIN_SECONDS, LOOK_SECONDS, CertificateWay
+from swarmcore.node.outcast import ASK_AGAIN_SECONDS, LOOK_SECONDS, CertificateWay, RemovedManagerError
 from swarmcore.testing.clock import SimulatedClock
 
 
@@ -55,11 +55,17 @@ class Group:
 
 
 class Node:
+    noticing: asyncio.Task[None]
+
     def __init__(self) -> None:
         self.group, self.certificates, self.clock, self.remotes = Group(), Certificates(), SimulatedClock(), Remotes()
+        self.is_removed = False
         self.way = CertificateWay(
             cast(Manager, self.group), cast(SecurityConfig, self.certificates), Path("/own.sock"), self.remotes
         )
+
+    async def was_removed(self) -> bool:
+        return self.is_removed
 
     async def dial(self) -> str:
         await (await self.way.open_channel()).close()
@@ -69,12 +75,12 @@ class Node:
 @pytest.fixture
 async def node() -> AsyncIterator[Node]:
     node = Node()
-    noticing = asyncio.create_task(node.way.notice(cast(Renewer, node.certificates), node.clock))
+    node.noticing = asyncio.create_task(node.way.notice(cast(Renewer, node.certificates), node.clock, node.was_removed))
     await asyncio.sleep(0)
     yield node
-    noticing.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await noticing
+    node.noticing.cancel()
+    with contextlib.suppress(asyncio.CancelledError, RemovedManagerError):
+        await node.noticing
 
 
 async def test_one_refusal_may_come_of_a_store_that_is_behind(node: Node) -> None:
@@ -105,6 +111,14 @@ async def test_who_left_the_group_asks_once_a_minute(node: Node) -> None:
         await node.clock.advance(ASK_AGAIN_SECONDS)
         await node.clock.advance(LOOK_SECONDS)
     assert node.certificates.demanded == 4
+
+
+async def test_a_manager_that_was_removed_is_none_any_more(node: Node) -> None:
+    node.group.was_removed = node.is_removed = True
+    await node.clock.advance(LOOK_SECONDS)
+
+    with pytest.raises(RemovedManagerError, match="was removed from the cluster"):
+        await node.noticing
 
 
 async def test_a_manager_asks_the_leader_and_before_it_serves_any_other(node: Node) -> None:

@@ -57,7 +57,7 @@ async def leader() -> AsyncIterator[Leader]:
 
 
 async def is_sure(leader: Leader, clock: SimulatedClock) -> bool:
-    asking = asyncio.ensure_future(Removal(leader, leader.remotes, clock).is_sure())
+    asking = asyncio.ensure_future(Removal(leader, leader.remotes.pick, clock).is_sure())
     await clock.until_done(asking)
     return asking.result()
 
