@@ -24,6 +24,7 @@ from swarmcore.testing.engines import BUSYBOX, IMAGE_COMMAND, busybox_image, mis
 from swarmcore.testing.rootless import missing_ranges, missing_room
 
 START_SECONDS = 60
+STOP_SECONDS = 30
 CONFIGURATION = """\
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
@@ -174,13 +175,39 @@ class PodmanEngine:
         """End the service's process; its containers go on."""
         if self.process.poll() is not None:
             return
-        self.process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(10)
+        self._send(signal.SIGKILL if kill else signal.SIGTERM)
+        if not self._is_gone_within(STOP_SECONDS):
+            self._send(signal.SIGKILL)
+            if not self._is_gone_within(STOP_SECONDS):
+                raise RuntimeError(f"podman's service {self.process.pid} did not end")
         self.socket.unlink(missing_ok=True)
+
+    def _is_gone_within(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while self._is_there():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def _send(self, number: signal.Signals) -> None:
+        if self.namespace:
+            self.process.send_signal(number)
+            return
+        # A rootless service serves in a child, which may outlive it. Its containers have groups of their own.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+    def _is_there(self) -> bool:
+        if self.process.poll() is None:
+            return True
+        if self.namespace:
+            return False
+        try:
+            os.killpg(self.process.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
 
 
 @contextlib.contextmanager
