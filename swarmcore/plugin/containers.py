@@ -15,6 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 from swarmcore.api.objects_pb2 import Node, Task
 from swarmcore.api.types_pb2 import ContainerStatus, PortConfig, PortStatus, Privileges
 from swarmcore.plugin.executor import TaskRejectedError, TemporaryError
+from swarmcore.plugin.known_values import unknown_value
 from swarmcore.plugin.task_files import NODE_UNKNOWN
 from swarmcore.plugin.task_templates import expand_container, has_templates, task_name
 from swarmcore.plugin.templates import TemplateError
@@ -115,6 +116,14 @@ def seccomp_profile(profile: bytes) -> str:
 
 def refuse_meaningless(task: Task) -> None:
     """Raise TaskRejectedError for a field that says something and that no container engine could heed."""
+    for message, path in (
+        (task.spec.container, "container"),
+        (task.spec.resources, "resources"),
+        (task.endpoint, "endpoint"),
+    ):
+        unknown = unknown_value(message, path)
+        if unknown is not None:
+            raise TaskRejectedError(unknown)
     if task.spec.resources.limits.generic:
         raise TaskRejectedError("resources.limits.generic: generic resources are counted, and limit nothing")
     container = task.spec.container

@@ -93,9 +93,9 @@ def refuse_unsupported(task: Task, api: tuple[int, int], host: Host = _ANYTHING)
         raise TaskRejectedError("container.isolation: only Windows knows it")
     if spec.privileges.HasField("credential_spec"):
         raise TaskRejectedError("container.privileges.credential_spec: only Windows knows it")
+    refuse_meaningless(task)
     if spec.healthcheck.HasField("start_interval") and api < (1, 44):
         raise TaskRejectedError(f"container.healthcheck.start_interval: needs engine API 1.44, this is {_text(api)}")
-    refuse_meaningless(task)
     for line in spec.hosts:
         extra_hosts(line)
     for mount in spec.mounts:

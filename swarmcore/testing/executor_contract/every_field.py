@@ -85,7 +85,9 @@ def _leaves(descriptor: Descriptor, path: list[FieldDescriptor]) -> Iterator[Pat
 
 def _values(field: FieldDescriptor) -> Sequence[Any]:
     if field.enum_type is not None:
-        return [value.number for value in field.enum_type.values if value.number != 0]
+        numbers = [value.number for value in field.enum_type.values if value.number != 0]
+        # And one that a later version may have.
+        return [*numbers, max(numbers, default=0) + 1]
     if field.message_type is not None:
         return [None]
     kinds: Mapping[int, Any] = {
@@ -122,5 +124,6 @@ def _give(task: Task, path: Path, value: Any) -> None:
 
 def _shown(field: FieldDescriptor, value: Any) -> str:
     if field.enum_type is not None:
-        return str(field.enum_type.values_by_number[value].name)
+        known = field.enum_type.values_by_number.get(value)
+        return str(value if known is None else known.name)
     return "" if value is None else str(value)
