@@ -103,14 +103,17 @@ class Room:
     def home(self) -> Path:
         return self.folder / "home"
 
-    def command(self, *arguments: str, environment: Mapping[str, str] | None = None) -> list[str]:
+    def command(
+        self, *arguments: str, environment: Mapping[str, str] | None = None, wanted: Sequence[Path] = ()
+    ) -> list[str]:
         """The command line, for root, that runs `arguments` in the room, in the user's home.
 
-        The user's environment is PATH, HOME, USER, LOGNAME and XDG_RUNTIME_DIR, and what is given here. Whatever runs
-        there is killed when this command ends or is killed.
+        The user's environment is PATH, HOME, USER, LOGNAME and XDG_RUNTIME_DIR, and what is given here. The user finds
+        Python, this tree and what is `wanted` even in a folder that it may not enter. Whatever runs there is killed
+        when this command ends or is killed.
         """
         namespaces = ("--mount", "--propagation", "private", "--pid", "--fork", "--mount-proc", "--kill-child", "--net")
-        veiled = [word for pair in _veils() for word in pair]
+        veiled = [word for pair in veils([*_python(), *wanted]) for word in pair]
         more = [f"{name}={value}" for name, value in (environment or {}).items()]
         return [
             *("unshare", *namespaces, "catatonit", "--", "sh", "-c", _SCRIPT, "sh"),
@@ -127,22 +130,20 @@ def room() -> Iterator[Room]:
         yield Room(folder)
 
 
-def _veils() -> list[tuple[str, str]]:
-    """Folders that others may not enter, each with a folder below it which Python or the tests need."""
-    tree = Path(__file__).resolve().parents[2]
-    wanted = dict.fromkeys((Path(sys.base_prefix).resolve(), Path(sys.prefix).resolve(), tree, *_sites()))
+def veils(wanted: Sequence[Path]) -> list[tuple[str, str]]:
+    """For each folder that is wanted and lies in one that others may not enter: that one, and itself."""
     found = []
-    for path in wanted:
-        if any(other in path.parents for other in wanted):
-            continue
-        closed = [parent for parent in (*reversed(path.parents), path) if not _is_open(parent)]
-        if closed:
+    for path in dict.fromkeys(wanted):
+        closed = [folder for folder in (*reversed(path.parents), path) if not _is_open(folder)]
+        if closed and not any(other in path.parents for other in wanted):
             found.append((str(closed[0]), str(path)))
     return found
 
 
-def _sites() -> Sequence[Path]:
-    return [Path(each).resolve() for each in site.getsitepackages()]
+def _python() -> Sequence[Path]:
+    """Where Python is, its packages and this tree."""
+    tree = Path(__file__).resolve().parents[2]
+    return [tree, *(Path(each).resolve() for each in (sys.base_prefix, sys.prefix, *site.getsitepackages()))]
 
 
 def _is_open(folder: Path) -> bool:
