@@ -22,7 +22,7 @@ from swarmcore.api.control_pb2 import (
 )
 from swarmcore.api.objects_pb2 import Network, Service, Task
 from swarmcore.api.specs_pb2 import ServiceSpec
-from swarmcore.api.types_pb2 import NodeStatus, TaskState, UpdateStatus
+from swarmcore.api.types_pb2 import NodeStatus, ResourceType, TaskState, UpdateStatus
 from swarmcore.controlapi.calls import Calls, not_found, require_version
 from swarmcore.controlapi.defaults import with_defaults
 from swarmcore.controlapi.redact import HIDDEN, public_service, with_login
@@ -41,6 +41,8 @@ ServiceStatus = ListServiceStatusesResponse.ServiceStatus
 _RUNNING = TaskState.RUNNING
 _COMPLETE = TaskState.COMPLETE
 _DOWN = NodeStatus.DOWN
+_SECRET = ResourceType.SECRET
+_CONFIG = ResourceType.CONFIG
 
 
 def is_ingress(network: Network) -> bool:
@@ -81,8 +83,12 @@ class ServiceCalls(Calls):
             "secret": [(ref.secret_id, ref.secret_name) for ref in container.secrets],
             "config": [(ref.config_id, ref.config_name) for ref in container.configs],
         }
+        ids = {
+            "secret": [ref.resource_id for ref in spec.task.resource_references if ref.resource_type == _SECRET],
+            "config": [ref.resource_id for ref in spec.task.resource_references if ref.resource_type == _CONFIG],
+        }
         for kind, wanted in references.items():
-            missing = []
+            missing = [id for id in ids[kind] if tx.table(kind).get(id) is None]
             for id, name in wanted:
                 found = tx.table(kind).get(id)
                 if found is None or found.spec.annotations.name != name:

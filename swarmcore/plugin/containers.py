@@ -6,7 +6,7 @@ Used by executors of container engines, so that tools which read names and label
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from swarmcore.plugin.templates import TemplateError
 LABEL_TASK: Final = "com.docker.swarm.task"
 LABEL_TASK_ID: Final = "com.docker.swarm.task.id"
 DEFAULT_GRACE_SECONDS: Final = 10.0
+MAX_SIGNAL: Final = 64
 
 
 class Status(Enum):
@@ -132,6 +133,23 @@ def refuse_meaningless(task: Task) -> None:
         raise TaskRejectedError("container.privileges.seccomp.profile: needs the mode CUSTOM")
     if any(reference.WhichOneof("target") == "runtime" for reference in container.configs):
         raise TaskRejectedError("container.configs.runtime: is for credential specs, which only Windows knows")
+    if not is_health_test(container.healthcheck.test):
+        # An engine would run no check, and call the container `starting` for ever.
+        raise TaskRejectedError(
+            "container.healthcheck.test: is neither NONE, nor CMD and words, nor CMD-SHELL and a command"
+        )
+    signal = container.stop_signal
+    if signal.isascii() and signal.isdigit() and not 1 <= int(signal[:4]) <= MAX_SIGNAL:
+        # An engine would find out when it is to stop the container.
+        raise TaskRejectedError(f"container.stop_signal: {signal!r} is no signal")
+
+
+def is_health_test(test: Sequence[str]) -> bool:
+    """Whether engines know such a check; nothing at all stands for the image's own."""
+    if not test:
+        return True
+    kind, *words = test
+    return kind == "NONE" or (kind in ("CMD", "CMD-SHELL") and bool(words) and bool(words[0]))
 
 
 def stop_grace(task: Task) -> float:

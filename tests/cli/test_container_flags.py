@@ -115,7 +115,7 @@ def test_a_health_check_that_is_given_empty_is_the_images_again(manager: FakeMan
 
 @pytest.mark.parametrize("name", ["group", "host", "cap-add", "cap-drop", "sysctl", "container-label", "dns", "mount"])
 def test_a_list_that_is_given_empty_is_emptied(name: str, manager: FakeManager, ctl: Ctl) -> None:
-    value = {"host": "a:1.1.1.1", "mount": "target=/a"}.get(name, "a")
+    value = {"host": "a:1.1.1.1", "dns": "1.1.1.1", "mount": "target=/a"}.get(name, "a")
     bare = created(manager, ctl)
     full = updated(manager, ctl, f"--{name}", value)
 

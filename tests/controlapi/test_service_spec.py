@@ -171,6 +171,21 @@ REFUSED: list[tuple[str, str, Change]] = [
         ),
     ),
     (
+        "must be NONE, CMD and its words",
+        "task.container.healthcheck.test",
+        lambda s: container(s).healthcheck.test.extend(["true"]),
+    ),
+    (
+        "must be NONE, CMD and its words",
+        "task.container.healthcheck.test",
+        lambda s: container(s).healthcheck.test.extend(["CMD"]),
+    ),
+    (
+        "'resolver' is no address",
+        "task.container.dns_config.nameservers[1]",
+        lambda s: container(s).dns_config.nameservers.extend(["2001:db8::1", "resolver"]),
+    ),
+    (
         "needs the mode CUSTOM",
         "task.container.privileges.seccomp.profile",
         lambda s: setattr(container(s).privileges.seccomp, "profile", b"{}"),

@@ -17,6 +17,7 @@ from swarmcore.api.types_pb2 import (
     NetworkAttachmentConfig,
     NodeStatus,
     PortConfig,
+    ResourceType,
     SecretReference,
     TaskState,
     UpdateStatus,
@@ -495,3 +496,10 @@ async def test_rolling_back_brings_the_old_login_back(setup: Any) -> None:
 
 async def test_a_new_service_needs_the_login_itself(setup: Any) -> None:
     await setup.refused(create(setup, with_login(login="(hidden)")), InvalidArgumentError, "registry_auth is hidden")
+
+
+async def test_a_reference_to_a_secret_that_is_not_there_is_refused(setup: Any) -> None:
+    spec = container_service()
+    spec.task.resource_references.add(resource_id="nosuch", resource_type=ResourceType.SECRET)
+
+    await setup.refused(create(setup, spec), InvalidArgumentError, "secret not found: nosuch")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from swarmcore.api.objects_pb2 import Task
 from swarmcore.plugin import containers
-from swarmcore.plugin.containers import Status
+from swarmcore.plugin.containers import Status, refuse_meaningless
+from swarmcore.plugin.executor import TaskRejectedError
 
 
 @pytest.mark.parametrize(
@@ -26,3 +28,42 @@ def test_health_is_found_under_either_name() -> None:
     assert containers.health({"State": {"Health": {"Status": "healthy"}}}) == "healthy"
     assert containers.health({"State": {"Healthcheck": {"Status": "starting"}}}) == "starting"
     assert containers.health({"State": {}}) == ""
+
+
+@pytest.mark.parametrize(
+    ("test", "is_known"),
+    [
+        ([], True),
+        (["NONE"], True),
+        (["CMD", "true"], True),
+        (["CMD-SHELL", "true || false"], True),
+        (["CMD"], False),
+        (["CMD-SHELL", ""], False),
+        (["true"], False),
+        ([""], False),
+    ],
+)
+def test_a_health_check_that_no_engine_would_run_is_refused(test: list[str], is_known: bool) -> None:
+    task = Task(id="t")
+    task.spec.container.healthcheck.test.extend(test)
+
+    assert refusal(task) == ("" if is_known else "container.healthcheck.test")
+
+
+@pytest.mark.parametrize(
+    ("signal", "is_known"), [("", True), ("SIGTERM", True), ("9", True), ("64", True), ("65", False), ("0", False)]
+)
+def test_a_number_that_is_no_signal_is_refused(signal: str, is_known: bool) -> None:
+    task = Task(id="t")
+    task.spec.container.stop_signal = signal
+
+    assert refusal(task) == ("" if is_known else "container.stop_signal")
+
+
+def refusal(task: Task) -> str:
+    """The field that is refused."""
+    try:
+        refuse_meaningless(task)
+    except TaskRejectedError as error:
+        return str(error).partition(":")[0]
+    return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 
 from swarmcore.api.specs_pb2 import ContainerSpec, GenericRuntimeSpec, TaskSpec
@@ -21,6 +22,7 @@ from swarmcore.controlapi.validate.names import check_free_name
 from swarmcore.controlapi.validate.templates import check_templates
 from swarmcore.errors import InvalidArgumentError, UnimplementedError
 from swarmcore.plugin import constraints
+from swarmcore.plugin.containers import is_health_test
 
 MIN_NANO_CPUS = 1_000_000
 MIN_MEMORY_BYTES = 4 * 1024 * 1024
@@ -160,10 +162,23 @@ def check_container(spec: ContainerSpec, service: Annotations) -> None:
             raise InvalidArgumentError(
                 f"ContainerSpec: task.container.env[{position}] has no name: write it like NAME=value"
             )
+    for position, address in enumerate(spec.dns_config.nameservers):
+        if not _is_address(address):
+            raise InvalidArgumentError(
+                f"ContainerSpec: {brief(address)!r} is no address: task.container.dns_config.nameservers[{position}]"
+            )
     seccomp = spec.privileges.seccomp
     if seccomp.profile and seccomp.mode != Privileges.SeccompOpts.CUSTOM:
         raise InvalidArgumentError("ContainerSpec: task.container.privileges.seccomp.profile needs the mode CUSTOM")
     _check_limits(spec)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_mounts(spec: ContainerSpec, targets: Iterable[str]) -> None:
@@ -200,6 +215,10 @@ def _check_limits(spec: ContainerSpec) -> None:
 
 
 def check_health(health: HealthConfig) -> None:
+    if not is_health_test(health.test):
+        raise InvalidArgumentError(
+            "ContainerSpec: task.container.healthcheck.test must be NONE, CMD and its words, or CMD-SHELL and a command"
+        )
     for title, part, duration in (
         ("Interval", "interval", health.interval),
         ("Timeout", "timeout", health.timeout),
