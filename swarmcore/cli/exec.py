@@ -182,5 +182,10 @@ class _Terminal:
 
 
 def _write(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ExecFailedError(f"what the command writes can't be passed on: {error.strerror}") from None

@@ -15,13 +15,16 @@ from swarmcore.api.exec_pb2_grpc import TaskAccessStub
 from swarmcore.cli.connection import Manager
 from swarmcore.cli.logs import TaskNames
 from swarmcore.cli.lookup import find_service, find_task
-from swarmcore.cli.text import clean, table, uses_colour
+from swarmcore.cli.text import clean, paint, table, uses_colour
 
 HEADERS = ("Task", "ID", "Node", "CPU", "Memory / Limit", "Mem", "Net In / Out", "Block In / Out", "Pids")
 HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 CLEAR = "\x1b[2J"
 SHORT_ID = 12
 FORGET_SECONDS = 10.0
+RETRY_SECONDS = 0.5
+LOST_SECONDS = 60.0
+"""How long a manager is looked for before the table is given up."""
 
 
 def size(value: int) -> str:
@@ -63,6 +66,15 @@ def row(stats: TaskStats, task: str, node: str, *, truncate: bool) -> tuple[str,
     )
 
 
+def screen(lines: Sequence[str], width: int, height: int) -> list[str]:
+    """What of these lines fits on a terminal of this size. Pure."""
+    room = max(2, height - 1)
+    shown = list(lines)
+    if len(shown) > room:
+        shown[room - 1 :] = [f"… and {len(lines) - room + 1} more: --no-stream prints all"]
+    return [line if len(line) <= width else line[: width - 1] + "…" for line in shown]
+
+
 def show_stats(
     to: Manager, *, tasks: Sequence[str], services: Sequence[str], once: bool, truncate: bool, output: str
 ) -> None:
@@ -90,26 +102,45 @@ class _Board:
         self._samples: dict[str, TaskStats] = {}
         self._sampled_at: dict[str, float] = {}
         self._warnings: dict[str, None] = {}
+        self._answers = 0
 
     def run(self) -> None:
+        if self._request.once:
+            try:
+                self._read(draws=False)
+            except grpc.RpcError as error:
+                raise self._to.failure(error) from None
+            self._print()
+            return
+        click.echo(CLEAR, nl=False)
+        lost_at: float | None = None
+        while True:
+            before = self._answers
+            try:
+                self._read(draws=True)
+                return
+            except grpc.RpcError as error:
+                now = time.monotonic()
+                if lost_at is None or self._answers > before:
+                    lost_at = now
+                # Another manager leads in a moment.
+                if error.code() is not grpc.StatusCode.UNAVAILABLE or now - lost_at > LOST_SECONDS:
+                    raise self._to.failure(error) from None
+            time.sleep(RETRY_SECONDS)
+
+    def _read(self, *, draws: bool) -> None:
         call = TaskAccessStub(self._to.channel).Stats(self._request)
-        live = not self._request.once
-        if live:
-            click.echo(CLEAR, nl=False)
         try:
             for answer in call:
+                self._answers += 1
                 for stats in answer.stats:
                     self._samples[stats.task_id] = stats
                     self._sampled_at[stats.task_id] = time.monotonic()
                 self._note(answer.warnings)
-                if live:
+                if draws:
                     self._draw()
-        except grpc.RpcError as error:
-            raise self._to.failure(error) from None
         finally:
             call.cancel()
-        if not live:
-            self._print()
 
     def _note(self, warnings: Iterable[str]) -> None:
         for warning in warnings:
@@ -123,27 +154,28 @@ class _Board:
 
             click.echo(to_json(list(self._samples.values())))
             return
-        click.echo(self._table())
+        click.echo(self._table(colour=uses_colour()))
 
     def _draw(self) -> None:
         old = time.monotonic() - FORGET_SECONDS
         for task_id in [id for id, at in self._sampled_at.items() if at < old]:
             # It has ended, or its node is gone.
             del self._samples[task_id], self._sampled_at[task_id]
-        lines = [*self._table().splitlines(), *(f"Warning: {warning}" for warning in self._warnings)]
-        room = shutil.get_terminal_size().lines - 1
-        if len(lines) > room > 1:
-            hidden = len(lines) - room + 1
-            lines[room - 1 :] = [f"… and {hidden} more: --no-stream prints all"]
+        # A line that is too long would take two, and the top would scroll away.
+        width, height = shutil.get_terminal_size()
+        lines = [*self._table(colour=False).splitlines(), *(f"Warning: {warning}" for warning in self._warnings)]
+        lines = screen(lines, width, height)
+        if uses_colour():
+            lines[:2] = [paint(line, colour) for line, colour in zip(lines, ("bold", "dim"), strict=False)]
         text = "".join(f"{line}{CLEAR_LINE}\n" for line in lines)
         click.echo(HOME + text + CLEAR_BELOW, nl=False, color=True)
 
-    def _table(self) -> str:
+    def _table(self, *, colour: bool) -> str:
         rows = []
         for stats in self._samples.values():
             task, node = self._names.names(stats.task_id, "", stats.node_id)
             rows.append(row(stats, task, node, truncate=self._truncate))
-        return table(HEADERS, sorted(rows, key=_by_task), colour=uses_colour())
+        return table(HEADERS, sorted(rows, key=_by_task), colour=colour)
 
 
 def _by_task(cells: Sequence[str]) -> tuple[str, int, str]:

@@ -97,7 +97,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise SystemExit(1) from None
     except OSError as error:
-        print(f"Error: {shortened(str(error))}", file=sys.stderr)
+        what = f"{error.filename!r}: " if error.filename is not None else ""
+        print(f"Error: {shortened(what + (error.strerror or str(error)))}", file=sys.stderr)
         raise SystemExit(1) from None
     raise SystemExit(code if isinstance(code, int) else 0)
 
