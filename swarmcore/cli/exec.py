@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import queue
 import signal
 import sys
@@ -68,7 +69,10 @@ def _user() -> str:
     for name in ("SUDO_USER", "LOGNAME", "USER"):
         if os.environ.get(name):
             return os.environ[name][:64]
-    return f"uid {os.getuid()}"
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
 
 
 def _size() -> WindowSize:

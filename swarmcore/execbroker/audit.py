@@ -20,6 +20,18 @@ MAX_ARGUMENT: Final = 256
 HIDDEN: Final = "…"
 
 _SECRET = re.compile(r"pass|secret|token|key|pwd|credential|auth|cookie|session", re.IGNORECASE)
+_NAMED = r"[\w.\-]*(?:pass|secret|token|key|pwd|credential|auth|cookie|session)[\w.\-]*"
+_VALUE = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[^\s"';|&]+)+"""
+_WITHIN: Final = (
+    # In a line for a shell: NAME=value and --name=value; --name value; a header's value; mysql's -pvalue.
+    re.compile(rf"(?P<kept>\b{_NAMED}=){_VALUE}", re.IGNORECASE),
+    re.compile(rf"(?P<kept>(?<!\S)--?{_NAMED}\s+)(?!-){_VALUE}", re.IGNORECASE),
+    re.compile(r"(?P<kept>\b(?:(?:proxy-)?authorization|cookie|x-[\w-]*(?:token|key)):\s*)[^\"'\n]+", re.IGNORECASE),
+    re.compile(r"(?P<kept>\b(?:mysql|mariadb)[\w-]*\b[^;|&\n]*?\s-p)[^\s;|&]+"),
+)
+_SHORT_PASSWORD: Final = re.compile(r"mysql|mariadb")
+MAX_LOOKED_AT: Final = 512
+"""Of one argument; what is not looked at is not shown either."""
 _KNOWN = re.compile(r"SWMTKN-\S+|SWMKEY-\S+|SWMPSK-\S+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
 
 
@@ -74,6 +86,7 @@ def shown_command(command: Sequence[str]) -> list[str]:
     """A command as it may be written down: long ones cut, and what looks like a secret left out."""
     shown = []
     hide_next = False
+    has_short_password = bool(command) and bool(_SHORT_PASSWORD.match(command[0].rpartition("/")[2]))
     for argument in command[:MAX_ARGUMENTS]:
         name, equals, _ = argument.partition("=")
         if hide_next and not argument.startswith("-"):
@@ -84,11 +97,21 @@ def shown_command(command: Sequence[str]) -> list[str]:
         hide_next = is_secret and argument.startswith("-") and not equals
         if is_secret and equals:
             argument = f"{name}={HIDDEN}"
-        argument = _KNOWN.sub(HIDDEN, argument)
+        argument = _without_secrets(argument)
+        if has_short_password and argument.startswith("-p") and len(argument) > 2:
+            argument = f"-p{HIDDEN}"
         shown.append(argument if len(argument) <= MAX_ARGUMENT else argument[:MAX_ARGUMENT] + HIDDEN)
     if len(command) > MAX_ARGUMENTS:
         shown.append(f"{HIDDEN} and {len(command) - MAX_ARGUMENTS} more")
     return shown
+
+
+def _without_secrets(argument: str) -> str:
+    """An argument, which may be a line for a shell, without what looks like a secret in it."""
+    cut = argument[:MAX_LOOKED_AT]
+    for pattern in _WITHIN:
+        cut = pattern.sub(lambda found: found["kept"] + HIDDEN, cut)
+    return _KNOWN.sub(HIDDEN, cut)
 
 
 def shown_names(env: Sequence[str]) -> list[str]:
