@@ -20,7 +20,7 @@ MAX_ARGUMENT: Final = 256
 HIDDEN: Final = "…"
 
 _SECRET = re.compile(r"pass|secret|token|key|pwd|credential|auth|cookie|session", re.IGNORECASE)
-_NAMED = r"[\w.\-]*(?:pass|secret|token|key|pwd|credential|auth|cookie|session)[\w.\-]*"
+_NAMED = r"[\w.\-]{0,40}(?:pass|secret|token|key|pwd|credential|auth|cookie|session)[\w.\-]{0,40}"
 _VALUE = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[^\s"';|&]+)+"""
 _WITHIN: Final = (
     # In a line for a shell: NAME=value and --name=value; --name value; a header's value; mysql's -pvalue.
