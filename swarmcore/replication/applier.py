@@ -24,6 +24,10 @@ class _Expected(NamedTuple):
     done: asyncio.Future[None]
 
 
+OnDisk = Callable[[Callable[[], bytes | None]], Awaitable[bytes | None]]
+"""Runs a function that blocks, such as a `Disk`'s `submit`."""
+
+
 class Applier:
     """The queue between agreement and the store. Lives on the loop."""
 
@@ -33,15 +37,20 @@ class Applier:
         applied: int,
         *,
         read_snapshot: Callable[[SnapshotMeta], Awaitable[SnapshotReader]],
+        on_disk: OnDisk,
         on_entry: Callable[[Entry], None],
         on_slice: Callable[[], None],
         failed: Callable[[BaseException], None],
     ) -> None:
-        """`on_entry` is called for each entry after it was applied, `on_slice` after some were, `failed` once."""
+        """`on_disk` runs what reads a file.
+
+        `on_entry` is called for each entry after it was applied, `on_slice` after some were, `failed` once.
+        """
         self.index = applied
         """Index of the last applied entry."""
         self._store = store
         self._read_snapshot = read_snapshot
+        self._on_disk = on_disk
         self._on_entry = on_entry
         self._on_slice = on_slice
         self._failed = failed
@@ -144,7 +153,7 @@ class Applier:
     async def _restore(self, snapshot: SnapshotMeta) -> None:
         """Put a received snapshot in the place of the store."""
         try:
-            await restore(self._store, await self._read_snapshot(snapshot))
+            await restore(self._store, await self._read_snapshot(snapshot), self._on_disk)
         except Exception as error:  # noqa: BLE001 - as in `run`
             self._failed(error)
             return
@@ -164,16 +173,15 @@ class Applier:
         self._waiters.clear()
 
 
-async def restore(store: Store, reader: SnapshotReader) -> None:
-    """Read a snapshot file into the store, a piece at a time."""
+async def restore(store: Store, reader: SnapshotReader, on_disk: OnDisk) -> None:
+    """Read a snapshot file into the store, a piece at a time, by `on_disk`: a disk that hangs must not stop the loop."""
     restoring = store.restoring()
-    try:
-        for piece in reader.pieces():
-            restoring.add(piece)
-            await asyncio.sleep(0)
-    finally:
-        # A newer snapshot takes the file's place; held open, it would keep its room on the disk.
-        reader.close()
+    pieces = reader.pieces()
+    while (piece := await on_disk(lambda: next(pieces, None))) is not None:
+        restoring.add(piece)
+        await asyncio.sleep(0)
+    # A newer snapshot takes the file's place; held open, it would keep its room on the disk.
+    reader.close()
     restoring.finish(reader.index)
 
 

@@ -129,6 +129,7 @@ class Replica:
             store,
             state.snapshot.index,
             read_snapshot=self.open_snapshot,
+            on_disk=lambda call: self._snapshots.disk.submit(call),
             on_entry=self._on_entry,
             on_slice=lambda: self._snapshots.note_growth(),
             failed=self._fail,
@@ -214,7 +215,7 @@ class Replica:
         )
         try:
             if state.snapshot_file is not None:
-                await restore(store, state.snapshot_file)
+                await restore(store, state.snapshot_file, asyncio.to_thread)
             return cls(
                 folder=folder,
                 store=store,
