@@ -174,7 +174,7 @@ class Applier:
 
 
 async def restore(store: Store, reader: SnapshotReader, on_disk: OnDisk) -> None:
-    """Read a snapshot file into the store, a piece at a time, by `on_disk`: a disk that hangs must not stop the loop."""
+    """Read a snapshot file into the store, a piece at a time, by `on_disk`: a disk that hangs must not stop a loop."""
     restoring = store.restoring()
     pieces = reader.pieces()
     while (piece := await on_disk(lambda: next(pieces, None))) is not None:
