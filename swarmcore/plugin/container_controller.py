@@ -82,6 +82,10 @@ class ContainerController(Controller):
         """Why a container ended that did not end well, as far as the engine knows."""
         return "out of memory" if found["State"].get("OOMKilled") else str(found["State"].get("Error") or "")
 
+    def _refusal(self, error: EngineError) -> str:
+        """Why the engine does not make or start the container."""
+        return str(error)
+
     def _is_not_running(self, error: EngineError) -> bool:
         """Whether a signal found nothing to go to."""
         return error.code in (404, 409)
@@ -115,7 +119,7 @@ class ContainerController(Controller):
             try:
                 await self._uninterrupted(self._calls.call("POST", f"/containers/{self._id}/start"))
             except EngineError as error:
-                raise TaskRejectedError(str(error)) from error
+                raise TaskRejectedError(self._refusal(error)) from error
             found = await self._inspect()
         elif not (containers.status(found) is Status.RUNNING and containers.health(found) == "starting"):
             raise TaskStartedError(f"container {self._name!r} was started before")

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
-from swarmcore.plugin.engine_http import MAX_HEAD, Answer, ask, frames
+from swarmcore.plugin.engine_http import MAX_HEAD, Answer, ask, frames, words_of
 from swarmcore.plugin.executor import ExecOptions, ExecSession, ExecutorError, TaskUsage, TemporaryError
 
 CALL_SECONDS: Final = 20.0
@@ -56,7 +56,7 @@ class EngineApi:
         except TimeoutError as error:
             raise TemporaryError(f"the engine at {self.address} does not answer") from error
         except (OSError, ValueError) as error:
-            raise TemporaryError(f"no answer from the engine at {self.address}: {error}") from error
+            raise TemporaryError(f"no answer from the engine at {self.address}: {words_of(error)}") from error
 
 
 class _Upgraded(asyncio.StreamReaderProtocol):
@@ -259,7 +259,7 @@ async def start_command(
         await command.start()
     except OSError as error:
         await command.aclose()
-        raise TemporaryError(f"no answer from the engine at {api.address}: {error}") from error
+        raise TemporaryError(f"no answer from the engine at {api.address}: {words_of(error)}") from error
     except BaseException:
         await command.aclose()
         raise

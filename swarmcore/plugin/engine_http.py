@@ -23,6 +23,11 @@ MAX_FRAME: Final = 16 * 1024 * 1024
 """Bytes of one piece of output; engines cut far below."""
 
 
+def words_of(error: Exception) -> str:
+    """What failed, without an error's number."""
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+
+
 class StreamError(OSError):
     """The engine ended the connection in the middle of an answer, or its answer is no HTTP."""
 

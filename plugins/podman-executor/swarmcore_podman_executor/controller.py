@@ -84,7 +84,7 @@ class PodmanController(ContainerController):
                 self._parts.images.doubt(container.image, container.pull_options.registry_auth)
                 raise TemporaryError(str(error)) from error
             if not differences.is_name_taken(error.code, str(error)):
-                raise TaskRejectedError(str(error)) from error
+                raise TaskRejectedError(self._refusal(error)) from error
             if await self._find() is None:
                 # An earlier request for it, or a removal, is not finished yet.
                 raise TemporaryError(str(error)) from error
@@ -190,6 +190,9 @@ class PodmanController(ContainerController):
             # The engine would tell what the whole machine uses.
             raise TaskRejectedError("stats: the engine gives containers no cgroups of their own here")
         return await super().usage()
+
+    def _refusal(self, error: EngineError) -> str:
+        return differences.refusal(str(error), self._task.spec.container)
 
     def _cause(self, found: Inspected) -> str:
         return differences.cause_of_death(found, is_ours=self._is_killed)

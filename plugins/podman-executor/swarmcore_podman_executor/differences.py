@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
+from swarmcore.api.specs_pb2 import ContainerSpec
 from swarmcore.plugin.containers import LABEL_TASK
 
 Inspected = Mapping[str, Any]
@@ -43,6 +44,21 @@ NO_TIMER: Final = 0
 
 _ATTACH_NOISE: Final = re.compile(rb"Error: (read|write) unixpacket @->/proc/self/fd/\d+/attach: [^\n]*\n?")
 _NOT_STARTED: Final = re.compile(rb"Error: (?:runc|crun): ")
+_CONTAINER: Final = re.compile(r" (?:on|for|of) container [0-9a-f]{64}\b")
+_FIELDS: Final = (
+    ("rlimit", "ulimits"),
+    ('sysctl "', "sysctls"),
+    ("workdir ", "dir"),
+    ("supplemental groups", "groups"),
+    ("setgroups", "groups"),
+    ("unable to find user", "user"),
+    ("unable to setup user", "user"),
+    ("unknown capability", "capability_add"),
+    ("unknown capability", "capability_drop"),
+)
+"""Of what the engine says when a container is made or started: some words, and the field that they are about."""
+_NO_CHILD: Final = "can't get final child's PID"
+"""What runc says of a process that died before it told why, such as for a score that it may not have."""
 _TIMESTAMP: Final = re.compile(r"(?P<whole>[0-9-]+T[0-9:]+)(?:[.](?P<fraction>[0-9]+))?(?P<zone>Z|[+-][0-9:]+)")
 
 
@@ -54,6 +70,18 @@ def cause_of_death(found: Inspected, *, is_ours: bool) -> str:
     if limit and int(state["ExitCode"]) == KILLED and not is_ours:
         return f"killed, most likely out of memory: it may have {int(limit)} bytes"
     return str(state.get("Error") or "")
+
+
+def refusal(message: str, spec: ContainerSpec) -> str:
+    """Why a container can't be made or started: the engine's words, with the name of the field that they are about."""
+    # The same for each try: an id would make it another reason each time.
+    words = " ".join(_CONTAINER.sub("", message).split())
+    for pattern, field in _FIELDS:
+        if pattern in words and getattr(spec, field):
+            return f"container.{field}: {words}"
+    if _NO_CHILD in words and spec.oom_score_adj < 0:
+        return f"container.oom_score_adj: the engine can't lower it to {spec.oom_score_adj} here ({words})"
+    return words
 
 
 def is_name_taken(code: int, message: str) -> bool:

@@ -85,6 +85,8 @@ def node_description(info: dict[str, Any]) -> NodeDescription:
         if kind in PLUGIN_KINDS
         for name in names or ()
     }
+    # Tasks ask for Docker's name of a driver; nodes without it would not get them.
+    found |= {("Log", name) for name, own in spec.LOG_DRIVERS.items() if ("Log", own) in found}
     for kind, name in sorted(found):
         description.engine.plugins.add(type=kind, name=name)
     abilities.state(description, _abilities(Host.of(info)))

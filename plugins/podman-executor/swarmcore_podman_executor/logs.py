@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 
-from swarmcore.plugin.engine_http import Answer, frames
+from swarmcore.plugin.engine_http import Answer, frames, words_of
 from swarmcore.plugin.executor import ExecutorError, LogLine, LogOptions, TemporaryError
 from swarmcore_podman_executor.differences import log_timestamp_ns
 from swarmcore_podman_executor.engine import Engine
@@ -88,7 +88,10 @@ async def _pieces(
             finally:
                 answers.discard(answer)
     except (OSError, ValueError) as error:
-        raise TemporaryError(f"the output can't be read from the Podman engine at {engine.address}: {error}") from error
+        reason = words_of(error)
+        raise TemporaryError(
+            f"the output can't be read from the Podman engine at {engine.address}: {reason}"
+        ) from error
 
 
 def _text(nanoseconds: int) -> str:

@@ -26,6 +26,8 @@ from swarmcore_podman_executor.differences import signal_number
 from swarmcore_podman_executor.host import Host
 
 CPU_PERIOD_MICROSECONDS: Final = 100_000
+UNSETS_VARIABLES: Final = (4, 2)
+"""The first version that can keep the image's environment from a container."""
 LOG_OPTIONS: Final = {"k8s-file": frozenset({"max-size", "path"}), "journald": frozenset({"tag"})}
 """What each driver takes; any other takes none."""
 LOG_DRIVERS: Final = {"json-file": "k8s-file"}
@@ -61,6 +63,8 @@ def refuse_unsupported(task: Task, host: Host) -> None:
         _refuse_mount(mount)
     if spec.stop_signal and signal_number(spec.stop_signal) is None:
         raise TaskRejectedError(f"container.stop_signal: {spec.stop_signal!r} is no signal")
+    if host.version < UNSETS_VARIABLES and (unset := _unset(task)):
+        raise TaskRejectedError(f"container.env: {unset[0]!r} has no value: Podman 4.2 or later is needed to unset it")
     _refuse_privileges(spec.privileges, host)
     _refuse_limits(task, host)
     _log_configuration(task, host)
@@ -126,7 +130,7 @@ def create_request(task: Task, *, image: str, host: Host, health: dict[str, Any]
         "name": container_name(task),
         "image": image,
         "labels": labels(task),
-        "env": dict(_variable(entry) for entry in environment(task)),
+        "env": dict(_variable(entry) for entry in environment(task) if "=" in entry),
         "terminal": spec.tty,
         "stdin": spec.open_stdin,
         "stop_timeout": math.ceil(stop_grace(task)),
@@ -157,6 +161,7 @@ def create_request(task: Task, *, image: str, host: Host, health: dict[str, Any]
         ("stop_signal", signal_number(spec.stop_signal) if spec.stop_signal else None),
         ("oom_score_adj", spec.oom_score_adj),
         ("healthconfig", health),
+        ("unsetenv", _unset(task)),
         ("dns_server", list(spec.dns_config.nameservers)),
         ("dns_search", list(spec.dns_config.search)),
         ("dns_option", list(spec.dns_config.options)),
@@ -209,6 +214,11 @@ def own_volumes(task: Task) -> dict[int, str]:
 
 def _is_described(mount: Mount) -> bool:
     return bool(mount.volume_options.labels) or mount.volume_options.HasField("driver_config")
+
+
+def _unset(task: Task) -> list[str]:
+    """Variables of the image that the container shall not have: named without a value, as on Docker."""
+    return [entry for entry in environment(task) if "=" not in entry]
 
 
 def _variable(entry: str) -> tuple[str, str]:

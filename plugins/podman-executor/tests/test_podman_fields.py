@@ -16,7 +16,7 @@ from swarmcore.testing.executor_contract.container_tasks import (
     output,
     started,
 )
-from swarmcore.testing.executor_contract.faults import ContainerFaults
+from swarmcore.testing.executor_contract.faults import ContainerFaults, refusal
 from swarmcore.testing.executor_contract.fields import ContainerFields
 from swarmcore.testing.executor_contract.root_fields import RootFields
 from swarmcore.testing.podman_engines import REGISTRY_PORT, PodmanEngine
@@ -114,4 +114,31 @@ async def test_the_engine_is_described_as_a_node(executor: Executor) -> None:
 
     plugins = {(plugin.type, plugin.name) for plugin in description.engine.plugins}
     assert description.engine.engine_version
-    assert {("Volume", "local"), ("Network", "bridge"), ("Log", "k8s-file")} <= plugins
+    # The scheduler asks for a log driver by the name that the task has for it.
+    assert {("Volume", "local"), ("Network", "bridge"), ("Log", "k8s-file"), ("Log", "json-file")} <= plugins
+
+
+async def test_what_can_not_be_started_is_said_with_the_fields_name(executor: Executor) -> None:
+    task = make_task()
+    task.spec.container.dir = "/no/such/folder"
+
+    assert await refusal(executor, task) == 'container.dir: workdir "/no/such/folder" does not exist'
+
+
+async def test_a_reason_of_several_lines_is_told_in_one(executor: Executor, engine: ContainerEngine) -> None:
+    task = make_task()
+    mount = task.spec.container.mounts.add(type=Mount.VOLUME, source=f"v{task.id}", target="/x")
+    mount.volume_options.driver_config.name = "local"
+    mount.volume_options.driver_config.options.update({"type": "nosuchfs", "device": "none"})
+
+    said = await refusal(executor, task)
+    await engine.run("volume", "rm", f"v{task.id}")
+
+    assert said.startswith(f"mounting volume v{task.id}: mount: ")
+
+
+async def test_a_variable_without_a_value_is_kept_from_the_program(executor: Executor) -> None:
+    task = make_task("echo ${container-unset} $A")
+    task.spec.container.env.extend(["container", "A=1"])
+
+    assert await output(executor, task) == "unset 1\n"

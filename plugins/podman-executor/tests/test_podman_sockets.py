@@ -6,16 +6,18 @@ import asyncio
 import gc
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from swarmcore_podman_executor.engine import Engine
 from swarmcore_podman_executor.images import Images
+from swarmcore_podman_executor.logs import read_logs
 
 from swarmcore.errors import ConfigurationError
 from swarmcore.plugin.engine_calls import THREADS, EngineError
-from swarmcore.plugin.executor import TemporaryError
+from swarmcore.plugin.engine_exec import container_usage, start_command
+from swarmcore.plugin.executor import ExecOptions, LogOptions, TemporaryError
 from swarmcore.testing.fake_docker import Answer, fake_docker
 
 
@@ -43,6 +45,24 @@ async def test_a_service_that_is_away_costs_no_descriptors(tmp_path: Path) -> No
         await engine.aclose()
 
     assert after == before
+
+
+async def test_whatever_is_asked_of_a_service_that_is_away_tells_it_in_the_same_words(tmp_path: Path) -> None:
+    engine = Engine(f"unix://{tmp_path}/nosuch.sock")
+    said = []
+    asked: tuple[Awaitable[object], ...] = (
+        engine.call("GET", "/info"),
+        container_usage(engine.api, "x"),
+        start_command(engine.api, "x", ExecOptions(command=["true"])),
+        anext(read_logs(engine, "x", LogOptions(), set())),
+    )
+    for ask in asked:
+        with pytest.raises(TemporaryError) as raised:
+            await ask
+        said.append(str(raised.value))
+    await engine.aclose()
+
+    assert all(each.endswith(f"engine at unix://{tmp_path}/nosuch.sock: No such file or directory") for each in said)
 
 
 async def test_each_thread_keeps_one_connection_whatever_it_asked_for() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -133,6 +134,77 @@ def test_a_limit_that_the_host_can_not_set_is_refused_by_its_name() -> None:
         spec.refuse_unsupported(asked, Host(controllers=frozenset({"cpu"})))
     with pytest.raises(TaskRejectedError, match=r"resources\.limits\.memory_bytes: a rootless engine"):
         spec.refuse_unsupported(asked, Host(rootless=True, cgroup_v2=False))
+
+
+NAMELESS = "0123456789abcdef" * 4
+
+
+def _groups(task: Task) -> None:
+    task.spec.container.groups.append("70000")
+
+
+def _ulimits(task: Task) -> None:
+    task.spec.container.ulimits.add(name="nofile", soft=1, hard=1 << 40)
+
+
+def _dir(task: Task) -> None:
+    task.spec.container.dir = "/nosuch"
+
+
+def _oom_score(task: Task) -> None:
+    task.spec.container.oom_score_adj = -1000
+
+
+def _sysctl_program(task: Task) -> None:
+    task.spec.container.command.append("sysctl")
+
+
+@pytest.mark.parametrize(
+    ("ask", "told", "said"),
+    [
+        (
+            _dir,
+            f'workdir "/nosuch" does not exist on container {NAMELESS}',
+            'container.dir: workdir "/nosuch" does not exist',
+        ),
+        (
+            _groups,
+            f"looking up supplemental groups for container {NAMELESS}: Unable to find group x",
+            "container.groups: looking up supplemental groups: Unable to find group x",
+        ),
+        (
+            _ulimits,
+            "runc: error setting rlimit type 7: operation not permitted",
+            "container.ulimits: runc: error setting rlimit type 7: operation not permitted",
+        ),
+        (
+            _oom_score,
+            "runc: can't get final child's PID from pipe: EOF",
+            "container.oom_score_adj: the engine can't lower it to -1000 here "
+            "(runc: can't get final child's PID from pipe: EOF)",
+        ),
+        (_sysctl_program, 'exec: "sysctl": executable file not found', 'exec: "sysctl": executable file not found'),
+        (_dir, "mount: unknown filesystem\n       dmesg(1) may tell", "mount: unknown filesystem dmesg(1) may tell"),
+    ],
+)
+def test_what_the_engine_refuses_is_one_line_with_the_fields_name_and_the_same_each_time(
+    ask: Callable[[Task], None], told: str, said: str
+) -> None:
+    asked = task()
+    ask(asked)
+
+    assert differences.refusal(told, asked.spec.container) == said
+
+
+def test_a_variable_without_a_value_is_kept_from_the_container() -> None:
+    asked = task()
+    asked.spec.container.env.extend(["PATH", "A=1=2", "B="])
+
+    made = request(asked)
+    with pytest.raises(TaskRejectedError, match=r"container\.env: 'PATH' has no value: Podman 4\.2"):
+        spec.refuse_unsupported(asked, Host(version=(4, 1)))
+
+    assert (made["env"], made["unsetenv"]) == ({"A": "1=2", "B": ""}, ["PATH"])
 
 
 def test_a_rootless_engine_can_not_lower_the_oom_score() -> None:
