@@ -6,7 +6,7 @@ Used by executors of container engines, so that tools which read names and label
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Final
 
@@ -200,17 +200,29 @@ def container_status(inspected: Mapping[str, Any]) -> ContainerStatus:
 def port_status(task: Task, inspected: Mapping[str, Any]) -> PortStatus:
     """Where the ports are that the task publishes on its host; an empty answer to inspect tells of none."""
     published = (inspected.get("NetworkSettings") or {}).get("Ports") or {}
+    free = {key: _host_ports(bindings or ()) for key, bindings in published.items()}
+    ports = [port for port in task.endpoint.ports if port.publish_mode == PortConfig.HOST]
+    found: dict[int, int] = {}
+    # One port of a container may be several of the host: those that are asked for first, then whatever is left.
+    for position in sorted(range(len(ports)), key=lambda position: not ports[position].published_port):
+        port = ports[position]
+        left = free.get(f"{port.target_port}/{PortConfig.Protocol.Name(port.protocol).lower()}", [])
+        if left:
+            found[position] = port.published_port if port.published_port in left else left[0]
+            left.remove(found[position])
     status = PortStatus()
-    for port in task.endpoint.ports:
-        if port.publish_mode != PortConfig.HOST:
-            continue
-        key = f"{port.target_port}/{PortConfig.Protocol.Name(port.protocol).lower()}"
-        for binding in (published.get(key) or [])[:1]:
-            status.ports.add(
-                name=port.name,
-                protocol=port.protocol,
-                target_port=port.target_port,
-                published_port=int(binding["HostPort"]),
-                publish_mode=PortConfig.HOST,
-            )
+    for position, number in sorted(found.items()):
+        port = ports[position]
+        status.ports.add(
+            name=port.name,
+            protocol=port.protocol,
+            target_port=port.target_port,
+            published_port=number,
+            publish_mode=PortConfig.HOST,
+        )
     return status
+
+
+def _host_ports(bindings: Iterable[Mapping[str, Any]]) -> list[int]:
+    """Each once: engines may name them for IPv4 and for IPv6."""
+    return list(dict.fromkeys(int(binding["HostPort"]) for binding in bindings if binding.get("HostPort")))

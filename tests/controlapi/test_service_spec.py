@@ -186,6 +186,16 @@ REFUSED: list[tuple[str, str, Change]] = [
         lambda s: container(s).dns_config.nameservers.extend(["2001:db8::1", "resolver"]),
     ),
     (
+        "soft limit above the hard one",
+        "task.container.ulimits[0]",
+        lambda s: container(s).ulimits.add(name="nofile", soft=2, hard=1),
+    ),
+    (
+        "soft limit above the hard one",
+        "task.container.ulimits[0]",
+        lambda s: container(s).ulimits.add(name="nofile", soft=-1, hard=1),
+    ),
+    (
         "needs the mode CUSTOM",
         "task.container.privileges.seccomp.profile",
         lambda s: setattr(container(s).privileges.seccomp, "profile", b"{}"),

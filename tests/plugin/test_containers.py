@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from swarmcore.api.objects_pb2 import Task
+from swarmcore.api.types_pb2 import PortConfig
 from swarmcore.plugin import containers
 from swarmcore.plugin.containers import Status, refuse_meaningless
 from swarmcore.plugin.executor import TaskRejectedError
@@ -67,3 +68,14 @@ def refusal(task: Task) -> str:
     except TaskRejectedError as error:
         return str(error).partition(":")[0]
     return ""
+
+
+def test_each_published_port_is_told_once_and_those_that_were_asked_for_first() -> None:
+    task = Task(id="t")
+    for name, published in (("any", 0), ("b", 8081), ("a", 8080), ("other", 0)):
+        task.endpoint.ports.add(name=name, target_port=80, published_port=published, publish_mode=PortConfig.HOST)
+    bindings = [{"HostIp": ip, "HostPort": port} for port in ("49153", "8080", "8081") for ip in ("0.0.0.0", "::")]  # noqa: S104
+
+    status = containers.port_status(task, {"NetworkSettings": {"Ports": {"80/tcp": bindings}}})
+
+    assert {port.name: port.published_port for port in status.ports} == {"any": 49153, "b": 8081, "a": 8080}

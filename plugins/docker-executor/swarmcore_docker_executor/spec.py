@@ -157,7 +157,7 @@ def _host_config(task: Task) -> dict[str, Any]:
     spec = task.spec.container
     config: dict[str, Any] = {
         "Mounts": [_mount(mount) for mount in spec.mounts],
-        "PortBindings": {key: [{"HostPort": str(port) if port else ""}] for key, port in _ports(task)},
+        "PortBindings": _port_bindings(task),
         "ReadonlyRootfs": spec.read_only,
         "GroupAdd": list(spec.groups),
         "CapAdd": list(spec.capability_add),
@@ -212,6 +212,14 @@ def _ports(task: Task) -> list[tuple[str, int]]:
         for port in task.endpoint.ports
         if port.publish_mode == PortConfig.HOST
     ]
+
+
+def _port_bindings(task: Task) -> dict[str, list[dict[str, str]]]:
+    """One port of a container may be published as several of the host."""
+    bindings: dict[str, list[dict[str, str]]] = {}
+    for key, port in _ports(task):
+        bindings.setdefault(key, []).append({"HostPort": str(port) if port else ""})
+    return bindings
 
 
 def _mount(mount: Mount) -> dict[str, Any]:

@@ -158,3 +158,14 @@ def test_a_reservation_that_the_engine_would_refuse_is_for_placing_only(limit: i
 )
 def test_what_a_host_lacks_is_no_ability(info: dict[str, Any], lacking: set[str]) -> None:
     assert abilities.CONTAINERS - Host.of(info).abilities == lacking
+
+
+def test_one_port_of_a_container_may_be_several_of_the_host() -> None:
+    task = Task(id=new_id())
+    prepare(task, "")
+    for published in (8080, 8081):
+        task.endpoint.ports.add(target_port=80, published_port=published, publish_mode=PortConfig.HOST)
+
+    bindings = create_request(task, api=(1, 41))["HostConfig"]["PortBindings"]
+
+    assert bindings == {"80/tcp": [{"HostPort": "8080"}, {"HostPort": "8081"}]}

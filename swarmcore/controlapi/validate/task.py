@@ -212,6 +212,10 @@ def _check_limits(spec: ContainerSpec) -> None:
             raise InvalidArgumentError(
                 f"ContainerSpec: task.container.ulimits[{position}] cannot be negative, except -1 for no limit"
             )
+        if limit.hard != -1 and not 0 <= limit.soft <= limit.hard:
+            raise InvalidArgumentError(
+                f"ContainerSpec: task.container.ulimits[{position}] has a soft limit above the hard one"
+            )
 
 
 def check_health(health: HealthConfig) -> None:

@@ -376,6 +376,20 @@ class ContainerFields:
         assert found.pop((8080, PortConfig.TCP)) > 0
         assert found == {(53, PortConfig.TCP): free, (53, PortConfig.UDP): free}
 
+    async def test_one_port_is_published_as_two(self, executor: Executor, engine: ContainerEngine) -> None:
+        task = make_task("echo hello >/tmp/index.html; httpd -f -p 8080 -h /tmp")
+        free = free_port(engine.namespace)
+        task.endpoint.ports.add(name="any", target_port=8080, publish_mode=PortConfig.HOST)
+        task.endpoint.ports.add(name="own", target_port=8080, published_port=free, publish_mode=PortConfig.HOST)
+        async with started(executor, task) as controller:
+            assert isinstance(controller, PortStatuser)
+            status = await controller.port_status()
+
+        assert status is not None
+        names = {port.name: port.published_port for port in status.ports}
+        assert names.keys() == {"any", "own"}
+        assert names["own"] == free != names["any"] > 0
+
     async def test_docker_s_default_log_driver_and_its_options_are_known(self, executor: Executor) -> None:
         task = make_task("echo said")
         task.log_driver.name = "json-file"
