@@ -133,7 +133,7 @@ class ProcessController(Controller):
         if started is not None:
             process, supervisor = started
             await self._watch(supervisor, self._monitor())
-            await self._blocking(lambda: reap(supervisor.pid))
+            await self._blocking(lambda: reap(supervisor))
             if self._exit_code() is None:
                 # The supervisor was killed, but what it started goes on by itself.
                 await self._watch(process)
@@ -313,7 +313,7 @@ class ProcessController(Controller):
     async def _both_ended(self, process: Identity, supervisor: Identity) -> None:
         await self._unless_closed(wait_ended(process))
         await self._unless_closed(wait_ended(supervisor))
-        reap(supervisor.pid)
+        reap(supervisor)
 
     async def _watch(self, process: Identity, monitor: Awaitable[None] | None = None) -> None:
         """Return when the process has ended, and stop it when `monitor` returns. What it prints is noted meanwhile."""

@@ -80,10 +80,13 @@ def _resolve(ended: asyncio.Future[None]) -> None:
         ended.set_result(None)
 
 
-def reap(pid: int) -> None:
-    """Let the kernel forget a child of ours that has ended."""
+def reap(process: Identity) -> None:
+    """Let the kernel forget a child of ours that has ended. Another that has its number is its owner's to wait for."""
+    state = _state(process.pid)
+    if state is None or state[1] != process.started:
+        return
     try:
-        os.waitpid(pid, os.WNOHANG)
+        os.waitpid(process.pid, os.WNOHANG)
     except ChildProcessError:
         pass
 

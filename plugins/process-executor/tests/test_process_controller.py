@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -408,6 +409,22 @@ async def test_a_pid_that_now_belongs_to_another_is_left_alone(executor: Process
     assert other.returncode is None
     other.kill()
     await other.wait()
+
+
+async def test_a_child_that_has_a_supervisors_number_is_not_waited_for(
+    executor: ProcessExecutor, tmp_path: Path
+) -> None:
+    controller = await started(executor, process_task("true"))
+    await controller.wait()
+    other = subprocess.Popen(["sh", "-c", "exit 7"])  # noqa: ASYNC220 - nobody else may wait for it
+    await asyncio.to_thread(os.waitid, os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+    started_file = tmp_path / "tasks/task1/started"
+    boot, process, _ = started_file.read_text().splitlines()
+    started_file.write_text(f"{boot}\n{process}\n{other.pid} 1\n")
+
+    await controller.wait()
+
+    assert other.wait() == 7
 
 
 async def test_lines_are_read_back_and_followed(executor: ProcessExecutor, tmp_path: Path) -> None:
