@@ -139,6 +139,13 @@ class MemoryFolder:
         with self._lock:
             self._require_memory()
             folder.mkdir(mode=0o700, exist_ok=True)
+        try:
+            return self._written(folder, files)
+        except OSError as error:
+            # There may be room again, once other tasks have ended.
+            raise TemporaryError(f"the files of secrets and configs: {error.strerror or error}") from error
+
+    def _written(self, folder: Path, files: list[File]) -> list[tuple[Path, File]]:
         written = []
         for number, file in enumerate(files):
             path = folder / str(number)
@@ -184,8 +191,12 @@ class MemoryFolder:
                 timeout=10,
             )
         except (OSError, subprocess.SubprocessError) as error:
+            reason = getattr(error, "strerror", None) or (getattr(error, "stderr", None) or b"").decode(
+                errors="replace"
+            )
             raise ConfigurationError(
-                f"secrets need a tmpfs at {str(self.path)!r} and it can't be mounted; run swarmd as root"
+                f"secrets need a tmpfs at {str(self.path)!r} and it can't be mounted ({(said or str(error)).strip()}); "
+                "run swarmd as root"
             ) from error
 
     def _require_shared(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,8 @@ import pytest
 from swarmcore.api.objects_pb2 import Secret, Task
 from swarmcore.errors import ConfigurationError
 from swarmcore.plugin import task_files as files
-from swarmcore.plugin.executor import Dependencies, TaskRejectedError
-from swarmcore.plugin.task_files import task_files
+from swarmcore.plugin.executor import Dependencies, TaskRejectedError, TemporaryError
+from swarmcore.plugin.task_files import MemoryFolder, task_files
 
 
 def task_with_secret(target: str) -> Task:
@@ -94,3 +96,23 @@ def test_a_mode_that_is_more_than_permissions_is_refused() -> None:
 
     with pytest.raises(TaskRejectedError, match="'x': mode 4000000 "):
         task_files(task, dependencies())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_memory_that_is_full_is_a_reason_to_wait(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k,mode=0700", "tmpfs", str(tmp_path)], check=True)
+    try:
+        secret = Secret(id="s")
+        secret.spec.data = b"x" * 100_000
+        with pytest.raises(TemporaryError, match="No space left on device"):
+            MemoryFolder(tmp_path).write(task_with_secret("x"), Dependencies(secrets={"s": secret}))
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user sees less than root")
+def test_why_there_is_no_memory_for_secrets_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(ConfigurationError, match=r"can't be mounted \(Not a directory\)"):
+        MemoryFolder(tmp_path / "file" / "secrets").write(task_with_secret("x"), dependencies())
