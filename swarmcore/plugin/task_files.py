@@ -191,9 +191,8 @@ class MemoryFolder:
                 timeout=10,
             )
         except (OSError, subprocess.SubprocessError) as error:
-            reason = getattr(error, "strerror", None) or (getattr(error, "stderr", None) or b"").decode(
-                errors="replace"
-            )
+            stderr = getattr(error, "stderr", None) or b""
+            said = getattr(error, "strerror", None) or stderr.decode(errors="replace")
             raise ConfigurationError(
                 f"secrets need a tmpfs at {str(self.path)!r} and it can't be mounted ({(said or str(error)).strip()}); "
                 "run swarmd as root"
