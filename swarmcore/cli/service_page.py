@@ -13,17 +13,14 @@ from swarmcore.api.types_pb2 import Mount, PortConfig, Resources, RestartPolicy,
 from swarmcore.cli.connection import Manager
 from swarmcore.cli.container_page import add_settings
 from swarmcore.cli.lookup import Names
-from swarmcore.cli.task_table import command_line, process_of, runs, task_table
+from swarmcore.cli.task_table import command_line, last_failure, last_state, process_of, runs, task_table
 from swarmcore.cli.text import Page, ago, cpus, duration, enum_name, memory
 
 
 def show(to: Manager, service: Service, *, every: bool, as_json: bool) -> None:
     filters = pb.ListTasksRequest.Filters(service_ids=[service.id])
-    tasks = [
-        task
-        for task in to.call(to.control.ListTasks, pb.ListTasksRequest(filters=filters)).tasks
-        if every or runs(task)
-    ]
+    found = to.call(to.control.ListTasks, pb.ListTasksRequest(filters=filters)).tasks
+    tasks = [task for task in found if every or runs(task)]
     status = to.call(to.control.ListServiceStatuses, pb.ListServiceStatusesRequest(services=[service.id])).statuses
     running = status[0].running_tasks if status else 0
     if as_json:
@@ -33,9 +30,12 @@ def show(to: Manager, service: Service, *, every: bool, as_json: bool) -> None:
         return
     names = Names(to)
     network_names = _network_names(to, service.spec)
-    if tasks:
+    # What has ended is not in the table, and why it did is what one looks for.
+    failed = None if every else last_failure(found)
+    if tasks or failed is not None:
         names.load_nodes()
-    click.echo(service_page(service, running, network_names))
+    failure = f"{last_state(failed)} on {names.node(failed.node_id)}: {failed.status.err}" if failed is not None else ""
+    click.echo(service_page(service, running, network_names, failure))
     if tasks:
         click.echo()
         click.echo(task_table(tasks, names))
@@ -48,8 +48,8 @@ def _network_names(to: Manager, spec: ServiceSpec) -> dict[str, str]:
     return {network.id: network.spec.annotations.name for network in networks}
 
 
-def service_page(service: Service, running: int, networks: dict[str, str]) -> str:
-    """All that was asked for, and how far an update is."""
+def service_page(service: Service, running: int, networks: dict[str, str], failure: str = "") -> str:
+    """All that was asked for, how far an update is, and what went wrong last, where that is given."""
     from swarmcore.cli.service import replicas
 
     spec = service.spec
@@ -59,6 +59,7 @@ def service_page(service: Service, running: int, networks: dict[str, str]) -> st
     if spec.annotations.labels:
         page.listing("Labels", dict(spec.annotations.labels))
     page.add("Replicas", replicas(spec, running))
+    page.add("Last failure", failure)
     _job(page, service)
     if service.HasField("update_status"):
         _update_status(page, service.update_status)

@@ -69,6 +69,12 @@ def last_state(task: Task) -> str:
     return f"{state_name(task.status.state)} {ago(task.status.timestamp)}".rstrip()
 
 
+def last_failure(tasks: Iterable[Task]) -> Task | None:
+    """The one of those that have ended with an error that did so last."""
+    failed = [task for task in tasks if task.status.err and not runs(task)]
+    return max(failed, key=lambda task: task.status.timestamp.ToNanoseconds(), default=None)
+
+
 def problem(task: Task, names: Names) -> str:
     """What went wrong with a task, or keeps it waiting."""
     if not task.status.err and runs(task) and names.is_held(task.node_id):

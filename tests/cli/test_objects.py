@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -209,6 +210,25 @@ def test_task_inspect_shows_exit_code_ports_and_the_tasks_before(manager: FakeMa
     assert "===> Task Parents\n" in shown and "t2" in shown.partition("===>")[2]
     assert ctl("task", "ls", "-q").out == "t2\n"
     assert set(ctl("task", "ls", "-a", "-q").out.split()) == {"t1", "t2"}
+
+
+def test_a_service_tells_what_went_wrong_last(manager: FakeManager, ctl: Ctl) -> None:
+    three_nodes(manager)
+    ctl("service", "create", "--name", "web", "--image", "x")
+    service = manager.one("service")
+    for number, error in ((1, "the first"), (2, "no such image\nin the registry"), (3, "")):
+        ended = a_task(f"t{number}", service, 1, node="91c04eb0s86k8", state=TaskState.REJECTED)
+        ended.desired_state = TaskState.SHUTDOWN
+        ended.status.err = error
+        ended.status.timestamp.seconds += number
+        manager.put(ended)
+    manager.put(a_task("t4", service, 1, node="91c04eb0s86k8"))
+
+    shown, every = ctl("service", "inspect", "web").out, ctl("service", "inspect", "web", "-a").out
+
+    (line,) = (line for line in shown.splitlines() if line.startswith("Last failure"))
+    assert re.fullmatch(r"Last failure *: REJECTED .* on docker2: no such image in the registry", line)
+    assert "Last failure" not in every
 
 
 def test_ids_are_shown_where_names_are_not_wanted(manager: FakeManager, ctl: Ctl) -> None:
