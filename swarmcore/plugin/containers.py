@@ -201,7 +201,8 @@ def port_status(task: Task, inspected: Mapping[str, Any]) -> PortStatus:
     """Where the ports are that the task publishes on its host; an empty answer to inspect tells of none."""
     published = (inspected.get("NetworkSettings") or {}).get("Ports") or {}
     free = {key: _host_ports(bindings or ()) for key, bindings in published.items()}
-    ports = [port for port in task.endpoint.ports if port.publish_mode == PortConfig.HOST]
+    known = PortConfig.Protocol.values()
+    ports = [port for port in task.endpoint.ports if port.publish_mode == PortConfig.HOST and port.protocol in known]
     found: dict[int, int] = {}
     # One port of a container may be several of the host: those that are asked for first, then whatever is left.
     for position in sorted(range(len(ports)), key=lambda position: not ports[position].published_port):

@@ -115,8 +115,8 @@ def _file(field: str, target: FileTarget, name: str, folder: str, data: bytes) -
 def _id(text: str, what: str) -> int:
     if not text:
         return 0
-    if not text.isdigit() or int(text) > 2**32 - 2:
-        raise TaskRejectedError(f"{what} {text!r} must be a number")
+    if not (text.isascii() and text.isdigit() and len(text) <= 10) or int(text) > 2**32 - 2:
+        raise TaskRejectedError(f"{what} {text[:100]!r} must be a number")
     return int(text)
 
 

@@ -116,3 +116,12 @@ def test_why_there_is_no_memory_for_secrets_is_said(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match=r"can't be mounted \(Not a directory\)"):
         MemoryFolder(tmp_path / "file" / "secrets").write(task_with_secret("x"), dependencies())
+
+
+@pytest.mark.parametrize("owner", ["root", "-1", "²", "4294967295", "9" * 5000])
+def test_an_owner_that_is_no_number_is_refused(owner: str) -> None:
+    task = task_with_secret("x")
+    task.spec.container.secrets[0].file.uid = owner
+
+    with pytest.raises(TaskRejectedError, match=r"container\.secrets\.file: target 'x': uid .* must be a number"):
+        task_files(task, dependencies())

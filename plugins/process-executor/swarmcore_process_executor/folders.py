@@ -7,6 +7,7 @@ a node's state is closed to everybody else: it is below `WORK_ROOT` then, and th
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -51,6 +52,15 @@ def work_at(work: Path, place: str, owner: Owner | None) -> Path:
     """Where the process begins: `work`, a folder below it that is made, or an absolute path that has to be there."""
     if not place:
         return work
+    try:
+        return _work_at(work, place, owner)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise TaskRejectedError(f"process.dir: {error.strerror}: {place[:200]!r}") from error
+
+
+def _work_at(work: Path, place: str, owner: Owner | None) -> Path:
     found = work / place
     if place.startswith("/"):
         if not found.is_dir():

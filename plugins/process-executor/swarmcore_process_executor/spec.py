@@ -35,6 +35,8 @@ ULIMITS = {
 }
 """Names as containers have them."""
 MAX_ULIMIT = 2**63 - 1
+MAX_DIGITS = 20
+MAX_SHOWN = 200
 _TASK_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
@@ -223,7 +225,7 @@ def resolve(task: Task, spec: ProcessSpec, user: User | None, work: Path, cgroup
 
 
 def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit()
+    return text.isascii() and text.isdigit() and len(text) < MAX_DIGITS
 
 
 def _program(command: str, path: str, folder: Path) -> str:
@@ -231,13 +233,17 @@ def _program(command: str, path: str, folder: Path) -> str:
     places = [""] if "/" in command else [place or "." for place in path.split(os.pathsep)]
     for place in places:
         found = folder / place / command
-        if found.is_dir():
-            reason = "Is a directory"
-        elif os.access(found, os.X_OK):
-            return str(found)
-        elif found.exists():
-            reason = "Permission denied"
-    raise TaskRejectedError(f"process.command: {reason}: {command!r}")
+        try:
+            if found.is_dir():
+                reason = "Is a directory"
+            elif os.access(found, os.X_OK):
+                return str(found)
+            elif found.exists():
+                reason = "Permission denied"
+        except OSError as error:
+            # Such as a name that is too long.
+            reason = str(error.strerror)
+    raise TaskRejectedError(f"process.command: {reason}: {command[:MAX_SHOWN]!r}")
 
 
 def user_of(spec: ProcessSpec) -> User | None:
@@ -250,13 +256,13 @@ def user_of(spec: ProcessSpec) -> User | None:
         uid, gid, groups = entry.pw_uid, entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid)
     except (KeyError, OverflowError):
         if not _is_number(name) or int(name) >= 2**32 - 1:
-            raise TaskRejectedError(f"process.user: no such user: {name!r}") from None
+            raise TaskRejectedError(f"process.user: no such user: {name[:MAX_SHOWN]!r}") from None
         uid, gid, groups = int(name), int(name), [int(name)]
     if group:
         try:
             gid = int(group) if _is_number(group) else grp.getgrnam(group).gr_gid
         except KeyError:
-            raise TaskRejectedError(f"process.user: no such group: {group!r}") from None
+            raise TaskRejectedError(f"process.user: no such group: {group[:MAX_SHOWN]!r}") from None
         if gid >= 2**32 - 1:
             raise TaskRejectedError(f"process.user: no such group: {group!r}")
         groups = [gid]

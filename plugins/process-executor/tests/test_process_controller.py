@@ -173,6 +173,10 @@ async def test_a_process_runs_as_the_user_it_names(executor: ProcessExecutor, tm
         (process_task("true", user="root:nosuchgroup"), "process.user: no such group: 'nosuchgroup'"),
         (process_task("true", user="99999999999"), "process.user: no such user: '99999999999'"),
         (process_task("true", user="²"), "process.user: no such user: '²'"),
+        (process_task("true", user="9" * 5000), f"process.user: no such user: {'9' * 200!r}"),
+        (process_task("x" * 3000), f"process.command: File name too long: {'x' * 200!r}"),
+        (process_task("true", dir="x" * 3000), f"process.dir: File name too long: {'x' * 200!r}"),
+        (process_task("true", dir="/" + "x" * 3000), f"process.dir: File name too long: {'/' + 'x' * 199!r}"),
         (process_task("true", user=":daemon"), "process.user: no such user: ''"),
         (process_task("true", user="root:²"), "process.user: no such group: '²'"),
         (
