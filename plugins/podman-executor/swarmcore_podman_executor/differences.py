@@ -116,10 +116,15 @@ def removal_error(reports: object) -> str:
     return ""
 
 
+MAX_SIGNAL_CHARACTERS: Final = 20
+
+
 def signal_number(name: str) -> int | None:
     """The number of `SIGTERM`, `term`, `SIGRTMIN+3` or `15`; None where it is none."""
     text = name.upper().removeprefix("SIG")
     base, plus, offset = text.partition("+")
+    if not text.isascii() or len(text) > MAX_SIGNAL_CHARACTERS:
+        return None
     if text.isdigit():
         number = int(text)
     elif base == "RTMIN" and (not plus or offset.isdigit()):

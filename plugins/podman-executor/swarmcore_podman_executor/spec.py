@@ -312,7 +312,9 @@ def custom_seccomp(task: Task) -> str | None:
 
 
 def _log_configuration(task: Task, host: Host) -> dict[str, Any]:
-    if not (task.HasField("log_driver") and task.log_driver.name):
+    if not task.log_driver.name:
+        if task.log_driver.options:
+            raise TaskRejectedError("log_driver.options: need the name of a driver")
         return {}
     name = LOG_DRIVERS.get(task.log_driver.name, task.log_driver.name)
     if name not in host.log_drivers:
@@ -335,6 +337,6 @@ def _size(text: str) -> int:
     number = text.strip().lower().removesuffix("b")
     unit = number[-1:] if not number[-1:].isdigit() else ""
     digits = number.removesuffix(unit) if unit else number
-    if unit not in _UNITS or not digits.isdigit() or len(digits) > 15:
+    if unit not in _UNITS or not (digits.isascii() and digits.isdigit()) or len(digits) > 15:
         raise TaskRejectedError(f"log_driver.options: max-size {text!r} is not a size such as 10m")
     return int(digits) * _UNITS[unit]

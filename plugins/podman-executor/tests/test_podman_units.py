@@ -48,7 +48,18 @@ def test_an_image_means_what_it_means_to_docker(image: str, full: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [("SIGTERM", 15), ("int", 2), ("15", 15), ("SIGRTMIN+3", 37), ("SIGNOPE", None), ("0", None), ("RTMIN+99", None)],
+    [
+        ("SIGTERM", 15),
+        ("int", 2),
+        ("15", 15),
+        ("SIGRTMIN+3", 37),
+        ("SIGNOPE", None),
+        ("0", None),
+        ("RTMIN+99", None),
+        ("²", None),
+        ("RTMIN+²", None),
+        ("9" * 5000, None),
+    ],
 )
 def test_a_signal_is_a_number(name: str, number: int | None) -> None:
     assert differences.signal_number(name) == number
@@ -112,6 +123,8 @@ def test_what_answers_500_is_told_by_its_words() -> None:
         ),
         (lambda t: setattr(t.spec.resources.memory_swappiness, "value", 1), "resources.memory_swappiness"),
         (lambda t: setattr(t.log_driver, "name", "splunk"), "log_driver: 'splunk'"),
+        (lambda t: t.log_driver.MergeFrom(Driver(options={"max-size": "1m"})), "log_driver.options"),
+        (lambda t: t.log_driver.MergeFrom(Driver(name="k8s-file", options={"max-size": "²"})), "max-size"),
         (lambda t: t.log_driver.MergeFrom(Driver(name="json-file", options={"max-file": "3"})), "max-file"),
         (lambda t: t.log_driver.MergeFrom(Driver(name="k8s-file", options={"max-size": "x"})), "max-size"),
     ],
