@@ -137,6 +137,8 @@ class Cgroups:
         """Keep sweeps of other executors off groups in which nothing runs yet."""
         with contextlib.ExitStack() as stack:
             for place in sorted(set(self.places.values())):
+                # Empty parents are what tidy administrators remove.
+                place.mkdir(mode=0o755, exist_ok=True)
                 descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
                 stack.callback(os.close, descriptor)
                 fcntl.flock(descriptor, fcntl.LOCK_SH)

@@ -267,6 +267,15 @@ def test_version_2_is_told_in_its_own_words(tmp_path: Path) -> None:
     assert groups.was_out_of_memory("t")
 
 
+def test_a_parent_group_that_somebody_removed_is_made_anew(tmp_path: Path) -> None:
+    groups = Cgroups(places={"pids": tmp_path / PARENT})
+
+    with groups.held():
+        made = groups.make("t", Limits())
+
+    assert made == [tmp_path / PARENT / "t"] and made[0].is_dir()
+
+
 def test_hierarchies_are_found_by_their_mounts(tmp_path: Path) -> None:
     mounts = tmp_path / "mountinfo"
     mounts.write_text(
