@@ -78,6 +78,7 @@ class ProcessController(Controller):
         self._folder = folder
         self._task = task
         self._spec = spec.parse(task)
+        self._preparing: asyncio.Future[None] | None = None
         self._launching: asyncio.Future[bytes] | None = None
         self._noter = noter
         self._is_closed = False
@@ -93,7 +94,11 @@ class ProcessController(Controller):
     # Life
 
     async def prepare(self) -> None:
-        await self._blocking(self._prepare)
+        await self._settled()
+        # Not with the call: what makes folders must not go on beside the next call, or after `remove`.
+        self._preparing = asyncio.ensure_future(self._blocking(self._prepare))
+        self._preparing.add_done_callback(_take_note)
+        await asyncio.shield(self._preparing)
 
     async def start(self) -> None:
         check = health.parse(self._spec.health)
@@ -105,6 +110,8 @@ class ProcessController(Controller):
             await self._wait_healthy(check)
 
     async def _start(self) -> None:
+        if self._preparing is not None and not self._preparing.done():
+            await asyncio.wait([self._preparing])
         if self._launching is None:
             if self._started() is not None:
                 raise TaskStartedError("the process was started before")
@@ -182,7 +189,7 @@ class ProcessController(Controller):
         raise ExitError(1, "unhealthy process")
 
     async def shutdown(self) -> None:
-        await self._launched()
+        await self._settled()
         started = self._started()
         if started is not None and signal_group(started[0], spec.stop_signal(self._spec)):
             with contextlib.suppress(TimeoutError):
@@ -191,7 +198,7 @@ class ProcessController(Controller):
         await self.terminate()
 
     async def terminate(self) -> None:
-        await self._launched()
+        await self._settled()
         started = self._started()
         if started is None:
             return
@@ -221,7 +228,7 @@ class ProcessController(Controller):
         for waiting in self._waits:
             if not waiting.done():
                 waiting.set_exception(TemporaryError("the executor or its controller was closed"))
-        await self._launched()
+        await self._settled()
 
     async def container_status(self) -> ContainerStatus | None:
         started = self._started()
@@ -305,10 +312,11 @@ class ProcessController(Controller):
 
     # Waiting
 
-    async def _launched(self) -> None:
-        """Return when no launch is under way."""
-        if self._launching is not None and not self._launching.done():
-            await asyncio.wait([self._launching])
+    async def _settled(self) -> None:
+        """Return when neither folders are being made nor a launch is under way."""
+        for under_way in (self._preparing, self._launching):
+            if under_way is not None and not under_way.done():
+                await asyncio.wait([under_way])
 
     async def _both_ended(self, process: Identity, supervisor: Identity) -> None:
         await self._unless_closed(wait_ended(process))
@@ -399,6 +407,12 @@ class ProcessController(Controller):
             return (self._folder / name).read_text(errors="surrogateescape")
         except FileNotFoundError:
             return None
+
+
+def _take_note(preparing: asyncio.Future[None]) -> None:
+    """The error was for whoever waited; nobody may have."""
+    if not preparing.cancelled():
+        preparing.exception()
 
 
 def _identity(boot: str, text: str) -> Identity:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from swarmcore_process_executor import folders
 from swarmcore_process_executor.executor import ProcessExecutor
 from swarmcore_process_executor.folders import WORK_ROOT
 
@@ -90,3 +93,28 @@ async def test_a_field_of_a_later_version_is_refused(executor: ProcessExecutor) 
         TaskRejectedError, match=r"swarmcore\.v1\.ProcessSpec: this version does not know its field 1023"
     ):
         await executor.controller(task, NOTHING)
+
+
+async def test_a_prepare_that_was_cancelled_is_over_before_anything_else_is_done(
+    executor: ProcessExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, make_work = threading.Event(), folders.make_work
+
+    def slow(*given: Any) -> Path:
+        assert gate.wait(10)
+        return make_work(*given)
+
+    monkeypatch.setattr(folders, "make_work", slow)
+    controller = await executor.controller(process_task("true"), NOTHING)
+    first = asyncio.ensure_future(controller.prepare())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    first.cancel()
+    removing = asyncio.ensure_future(controller.remove())
+    await asyncio.wait([first, removing], return_when=asyncio.FIRST_COMPLETED)
+    gate.set()
+
+    await removing
+
+    assert first.cancelled()
+    assert list((tmp_path / "tasks").iterdir()) == []
