@@ -24,8 +24,10 @@ from swarmcore.api.logbroker_pb2 import (
     SubscriptionMessage,
 )
 from swarmcore.api.logbroker_pb2_grpc import LogBrokerStub
+from swarmcore.api.objects_pb2 import Task
 from swarmcore.clock import Clock
-from swarmcore.plugin.executor import ExecutorError, LogLine, LogOptions, LogSource
+from swarmcore.logbroker.marks import Marks
+from swarmcore.plugin.executor import ExecutorError, LogLine, LogOptions, LogSource, TemporaryError
 
 log = logging.getLogger("swarmcore.agent")
 
@@ -38,6 +40,8 @@ MAX_LINE_BYTES: Final = 2 * 1024 * 1024
 """A manager takes messages of 4 MiB."""
 GATHER_SECONDS: Final = 0.02
 """How long lines may gather while they come quickly: a message costs as much as some ten of them."""
+READ_AGAIN_SECONDS: Final = 1.0
+"""Between two tries to read on where an engine went away."""
 SILENT_SECONDS: Final = 60.0
 """Without a line, after which an executor is taken to hang that was asked for lines that there are."""
 _STREAMS: Final = {1: LogStream.LOG_STREAM_STDOUT, 2: LogStream.LOG_STREAM_STDERR}
@@ -172,6 +176,7 @@ class LogPublisher:
                 reading.cancel()
 
     async def _read(self, manager: TaskManager, options: LogOptions, spool: _Spool) -> None:
+        """Read one task. A follower goes on where it was when an engine that went away is back."""
         if options.follow:
             await manager.started.wait()
         source = manager.controller
@@ -181,6 +186,31 @@ class LogPublisher:
         if not isinstance(source, LogSource):
             spool.add(warning_line(self._node_id, f"task {task.id}: its executor keeps no logs"))
             return
+        marks = Marks() if options.follow else None
+        is_told = False
+        while True:
+            before = marks.lines if marks is not None else 0
+            try:
+                await self._read_once(task, source, options, spool, marks)
+                return
+            except Exception as error:  # noqa: BLE001 - the border: an executor's fault costs these lines
+                is_told = is_told and marks is not None and marks.lines == before
+                if not is_told:
+                    log.warning("task %s: reading its logs failed: %s", task.id, text_of(error))
+                    spool.add(warning_line(self._node_id, f"task {task.id}: its logs can't be read: {text_of(error)}"))
+                    is_told = True
+                if marks is None or not isinstance(error, TemporaryError):
+                    return
+            await asyncio.sleep(READ_AGAIN_SECONDS)
+            if self._worker.managers.get(task.id) is not manager or manager.is_removed:
+                return
+            if marks.since_ns is not None:
+                options = replace(options, tail=None, since_ns=marks.since_ns)
+                marks.rewind()
+
+    async def _read_once(
+        self, task: Task, source: LogSource, options: LogOptions, spool: _Spool, marks: Marks | None
+    ) -> None:
         context = LogContext(service_id=task.service_id, node_id=self._node_id, task_id=task.id)
         lines = source.logs(options)
         try:
@@ -194,12 +224,11 @@ class LogPublisher:
                 )
                 seconds, message.timestamp.nanos = divmod(line.timestamp_ns, 1_000_000_000)
                 message.timestamp.seconds = seconds
+                if marks is not None and not marks.is_new(message):
+                    continue
                 for key, value in line.attrs.items():
                     message.attrs.add(key=key, value=value)
                 spool.add(message)
-        except Exception as error:  # noqa: BLE001 - the border: an executor's fault costs these lines
-            log.warning("task %s: reading its logs failed: %s", task.id, text_of(error))
-            spool.add(warning_line(self._node_id, f"task {task.id}: its logs can't be read: {text_of(error)}"))
         finally:
             # Whoever stops reading here must not leave the files or the stream open until the next collection.
             if isinstance(lines, AsyncGenerator):

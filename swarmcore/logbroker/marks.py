@@ -26,6 +26,8 @@ class Marks:
 
     def __init__(self) -> None:
         self._marks: dict[tuple[str, int], _Mark] = {}
+        self.lines = 0
+        """How many were new."""
 
     @property
     def since_ns(self) -> int | None:
@@ -52,4 +54,5 @@ class Marks:
             return False
         elif stamp == mark.timestamp_ns:
             mark.count += 1
+        self.lines += 1
         return True

@@ -14,7 +14,7 @@ from swarmcore.agent.logs import MAX_LINE_BYTES, QUEUED_BYTES
 from swarmcore.api.logbroker_pb2 import PublishLogsMessage, PublishLogsResponse, SubscriptionMessage
 from swarmcore.api.objects_pb2 import Task
 from swarmcore.api.types_pb2 import TaskState
-from swarmcore.plugin.executor import Dependencies, ExecutorError, LogLine, LogOptions
+from swarmcore.plugin.executor import Dependencies, ExecutorError, LogLine, LogOptions, TemporaryError
 from swarmcore.testing.executors import FakeController, FakeExecutor
 from swarmcore.testing.managers import Context, FakeLogBroker, FakeManager, assignments
 
@@ -46,9 +46,9 @@ class Printer(FakeController):
 
 
 class PrinterExecutor(FakeExecutor):
-    def __init__(self) -> None:
+    def __init__(self, kind: type[Printer] = Printer) -> None:
         super().__init__()
-        self.kind = type("Printer", (Printer,), {})
+        self.kind = type("Printer", (kind,), {})
 
     async def controller(self, task: Task, dependencies: Dependencies) -> FakeController:
         return self._made(self.kind(self, task, dependencies))
@@ -71,8 +71,8 @@ class SlowBroker(FakeLogBroker):
 class Stage:
     """An agent with one task that prints, and a manager."""
 
-    def __init__(self, tmp_path: Path, broker: FakeLogBroker) -> None:
-        self.manager, self.broker, self.executor = FakeManager(), broker, PrinterExecutor()
+    def __init__(self, tmp_path: Path, broker: FakeLogBroker, kind: type[Printer] = Printer) -> None:
+        self.manager, self.broker, self.executor = FakeManager(), broker, PrinterExecutor(kind)
         self._tmp_path = tmp_path
 
     async def __aenter__(self) -> Stage:
@@ -168,6 +168,32 @@ async def test_an_executor_that_hangs_holds_up_no_reader_of_what_there_is(
         (line,) = stage.broker.published["s"]
         assert line.data == b"warning: task a: its logs can't be read: its executor has said nothing for 0.05 s\n"
         assert stage.kind.readers == 0
+
+
+class AwayAtTimes(Printer):
+    """Of an engine that goes away after each three lines, and has them all when it is back."""
+
+    async def logs(self, options: LogOptions) -> AsyncIterator[LogLine]:
+        kind = type(self)
+        kind.readers += 1
+        last = 3 * kind.readers
+        for number in range(options.since_ns or 1, last + 1):
+            yield LogLine(stream=1, timestamp_ns=number, data=b"%d" % number)
+        if last < 9:
+            raise TemporaryError("the engine is away")
+
+
+async def test_a_follower_reads_on_when_an_engine_that_went_away_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "READ_AGAIN_SECONDS", 0.01)
+    async with Stage(tmp_path, FakeLogBroker(), AwayAtTimes) as stage:
+        stage.ask()
+        await stage.manager.until(lambda: len(stage.broker.published.get("s", ())) == 9 + 2)
+
+    lines = stage.broker.published["s"]
+    assert [line.data for line in lines if not line.attrs] == [b"%d" % number for number in range(1, 10)]
+    assert [b"the engine is away" in line.data for line in lines if line.attrs] == [True, True]
 
 
 async def test_a_tail_is_of_tasks_that_were_there_when_it_was_asked_for(tmp_path: Path) -> None:
