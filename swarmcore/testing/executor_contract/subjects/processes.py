@@ -75,11 +75,15 @@ class ProcessSubject(Subject):
         }
 
     async def clean_up(self) -> None:
-        for pid in _marked(set(self._made)) | self._below():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + CLEAN_UP_SECONDS
-        while (groups := _groups(self._made)) and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            # Again and again: what is killed may just have made another.
+            running, groups = _marked(set(self._made)) | self._below(), _groups(self._made)
+            if not running and not groups:
+                break
+            for pid in running:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             for group in groups:
                 # Busy until what was killed is gone.
                 with suppress(OSError):
