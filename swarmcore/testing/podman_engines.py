@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from swarmcore.testing.engines import BUSYBOX, IMAGE_COMMAND, busybox_image, missing_namespaces, namespace_of, scratch
+from swarmcore.testing.faults import processes
 from swarmcore.testing.rootless import missing_ranges, missing_room
 
 START_SECONDS = 60
@@ -243,3 +244,7 @@ def _serving(engine: PodmanEngine, images: Sequence[str]) -> Iterator[PodmanEngi
         with contextlib.suppress(RuntimeError, subprocess.TimeoutExpired):
             engine.podman("rm", "--all", "--force", "--volumes", "--time=0")
         engine.stop()
+        # Who watched a command beside a container waits for five minutes, and then looks for it in folders made anew.
+        for left in processes(str(engine.folder / "data")):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(left, signal.SIGKILL)
