@@ -20,6 +20,7 @@ END_SECONDS: Final = 5.0
 END_POLL_SECONDS: Final = 0.05
 TERM_SECONDS: Final = 1.5
 RESIZE_TRIES: Final = 10
+BEGIN_TRIES: Final = 40
 MAX_ANSWER: Final = 4 * 1024 * 1024
 Reword = Callable[[bytes, bytes], bytes]
 """From a piece of stderr, and the one before it, to what is passed on."""
@@ -173,7 +174,7 @@ class EngineCommand(ExecSession):
         number = getattr(signal, name if name.startswith("SIG") else f"SIG{name}", None)
         if not isinstance(number, signal.Signals):
             raise ExecutorError(f"{name!r} is not a signal")
-        state = await self._state()
+        state = await self._state_of_begun()
         if state.get("Running"):
             self._kill(state, number)
 
@@ -214,7 +215,7 @@ class EngineCommand(ExecSession):
 
     async def _end(self) -> None:
         for number in (signal.SIGHUP if self._options.tty else signal.SIGTERM, signal.SIGKILL):
-            state = await self._state()
+            state = await self._state_of_begun()
             if not state.get("Running"):
                 return
             self._kill(state, number)
@@ -223,6 +224,16 @@ class EngineCommand(ExecSession):
                     await self.wait()
             if self._code is not None:
                 return
+
+    async def _state_of_begun(self) -> Mapping[str, Any]:
+        """Its state. What a command writes may come before the engine has noted that it runs."""
+        state = await self._state()
+        for _ in range(BEGIN_TRIES):
+            if state.get("ExitCode") is not None or (state.get("Running") and state.get("Pid")):
+                break
+            await asyncio.sleep(END_POLL_SECONDS)
+            state = await self._state()
+        return state
 
     async def _state(self) -> Mapping[str, Any]:
         found: Mapping[str, Any] = await self._api.call("GET", f"/exec/{self._id}/json") or {}

@@ -139,3 +139,19 @@ async def test_an_engine_that_is_away_is_a_reason_to_try_again() -> None:
 )
 def test_a_sample_is_read_whatever_it_lacks(stats: dict[str, Any], usage: TaskUsage) -> None:
     assert usage_of(stats) == usage
+
+
+@pytest.mark.engine
+async def test_a_signal_reaches_a_command_that_has_only_just_begun(api: EngineApi) -> None:
+    script = "trap 'exit 63' TERM; echo ready; while :; do sleep 0.05; done"
+    for _ in range(8):
+        session = await start_command(api, CONTAINER, ExecOptions(command=["sh", "-c", script]))
+        output = session.output()
+        await anext(output)
+
+        await session.signal("SIGTERM")
+        async with asyncio.timeout(10):
+            assert [piece async for piece in output] == []
+
+        assert await session.wait() == 63
+        await session.aclose()
