@@ -172,7 +172,7 @@ async def test_a_stream_whose_leader_dies_says_so_in_words(following: Following)
         numbers = following.proxy.stream("/Count", b"", ())
         await anext(numbers)
 
-    with pytest.raises(UnavailableError, match="^the connection to the leading manager broke$"):
+    with pytest.raises(UnavailableError, match=r"^the connection to the leading manager broke$"):
         await _all_of(numbers)
 
 
