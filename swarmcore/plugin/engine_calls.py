@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from swarmcore.plugin.engine_exec import EngineApi
+from swarmcore.plugin.engine_http import words_of
 from swarmcore.plugin.executor import ExecutorError, TemporaryError
 from swarmcore.plugin.threads import Threads
 
@@ -196,5 +197,4 @@ def reason_of(error: BaseException) -> str:
     cause = error
     while (inner := cause.__cause__ or cause.__context__) is not None:
         cause = inner
-    text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-    return str(text).splitlines()[0]
+    return words_of(cause)

@@ -23,9 +23,12 @@ MAX_FRAME: Final = 16 * 1024 * 1024
 """Bytes of one piece of output; engines cut far below."""
 
 
-def words_of(error: Exception) -> str:
-    """What failed, without an error's number."""
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+def words_of(error: BaseException) -> str:
+    """What failed, in one line and without an error's number."""
+    text = str(getattr(error, "strerror", None) or error).strip()
+    if not text:
+        text = "it did not answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+    return text.splitlines()[0]
 
 
 class StreamError(OSError):

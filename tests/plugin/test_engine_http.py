@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from swarmcore.plugin.engine_http import StreamError, ask, frames
+from swarmcore.plugin.engine_http import StreamError, ask, frames, words_of
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 
@@ -109,3 +109,16 @@ async def test_frames_are_found_wherever_the_output_is_cut() -> None:
 async def test_what_is_no_output_of_an_engine_is_an_error() -> None:
     with pytest.raises(StreamError):
         [frame async for frame in frames(pieces(b"no such thing"))]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "/run/x.sock"), "No such file or directory"),
+        (TimeoutError(), "it did not answer in time"),
+        (StreamError("the answer was cut off\nhere"), "the answer was cut off"),
+        (ConnectionResetError(), "ConnectionResetError"),
+    ],
+)
+def test_what_failed_is_said_in_one_line_without_numbers(error: OSError, words: str) -> None:
+    assert words_of(error) == words

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final
 
 from swarmcore.plugin.engine_calls import EngineError
-from swarmcore.plugin.engine_http import Answer, ask
+from swarmcore.plugin.engine_http import Answer, ask, words_of
 from swarmcore.plugin.executor import TemporaryError
 
 ANSWER_SECONDS: Final = 60.0
@@ -78,5 +78,4 @@ class Answers:
     def _broken(self, error: Exception) -> TemporaryError:
         if self._is_closed:
             return TemporaryError("the executor was closed")
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return TemporaryError(f"no answer from the Docker engine at {self._address}: {reason}")
+        return TemporaryError(f"no answer from the Docker engine at {self._address}: {words_of(error)}")
