@@ -2,18 +2,27 @@
 
 The engine's own `tail` loses ends of lines, so lines are counted here: the output is read once to know how many there
 are, and once more for the last of them. Nothing is kept in memory, however long it is.
+
+conmon writes down what it has read from the container, and cuts a line where its buffer ends; what it cut is joined.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
+from typing import Final
 
 from swarmcore.plugin.engine_http import Answer, frames, words_of
 from swarmcore.plugin.executor import ExecutorError, LogLine, LogOptions, TemporaryError
 from swarmcore_podman_executor.differences import log_timestamp_ns
 from swarmcore_podman_executor.engine import Engine
+
+MAX_LINE: Final = 64 * 1024
+"""Bytes; what is longer comes in pieces."""
+REST_SECONDS: Final = 0.1
+"""So long the rest of a line is waited for while the container runs; a prompt has none."""
 
 
 async def read_logs(
@@ -27,7 +36,7 @@ async def read_logs(
     skipped, pieces = 0, -1
     if options.tail is not None:
         pieces, lines = 0, _Lines()
-        async with contextlib.aclosing(_pieces(engine, container_id, options, answers, follow=False)) as found:
+        async with contextlib.aclosing(_lines(engine, container_id, options, answers, follow=False)) as found:
             async for line in found:
                 pieces += 1
                 lines.number_of(line)
@@ -35,7 +44,7 @@ async def read_logs(
     if options.follow:
         pieces = -1
     lines = _Lines()
-    async with contextlib.aclosing(_pieces(engine, container_id, options, answers, follow=options.follow)) as found:
+    async with contextlib.aclosing(_lines(engine, container_id, options, answers, follow=options.follow)) as found:
         async for line in found:
             if pieces == 0:
                 return  # What follows was printed since the lines were counted.
@@ -60,6 +69,62 @@ class _Lines:
         if not piece.data.endswith(b"\n"):
             self._open[piece.stream] = number
         return number
+
+
+async def _lines(
+    engine: Engine, container_id: str, options: LogOptions, answers: set[Answer], *, follow: bool
+) -> AsyncGenerator[LogLine, None]:
+    pieces = _pieces(engine, container_id, options, answers, follow=follow)
+    async with contextlib.aclosing(joined(pieces, REST_SECONDS if follow else None)) as found:
+        async for line in found:
+            yield line
+
+
+async def joined(pieces: AsyncGenerator[LogLine, None], rest_seconds: float | None) -> AsyncGenerator[LogLine, None]:
+    """Join the pieces of a line, up to 64 KiB; a rest that does not come within `rest_seconds` is not waited for.
+
+    Closes `pieces`.
+    """
+    unfinished: dict[int, LogLine] = {}
+    reading: asyncio.Future[LogLine | None] | None = None
+    loop = asyncio.get_running_loop()
+    deadline = 0.0
+    try:
+        while True:
+            if unfinished and rest_seconds is not None:
+                reading = reading or asyncio.ensure_future(_next(pieces))
+                await asyncio.wait([reading], timeout=max(0.0, deadline - loop.time()))
+                if not reading.done():
+                    for line in unfinished.values():
+                        yield line
+                    unfinished.clear()
+                    continue
+            piece = await (reading or _next(pieces))
+            reading = None
+            if piece is None:
+                break
+            begun = unfinished.pop(piece.stream, None)
+            if begun is not None and len(begun.data) + len(piece.data) > MAX_LINE:
+                yield begun
+            elif begun is not None:
+                piece = LogLine(stream=piece.stream, timestamp_ns=begun.timestamp_ns, data=begun.data + piece.data)
+            if piece.data.endswith(b"\n"):
+                yield piece
+            else:
+                if not unfinished and rest_seconds is not None:
+                    deadline = loop.time() + rest_seconds
+                unfinished[piece.stream] = piece
+        for line in unfinished.values():
+            yield line
+    finally:
+        if reading is not None:
+            reading.cancel()
+            await asyncio.wait([reading])
+        await pieces.aclose()
+
+
+async def _next(pieces: AsyncGenerator[LogLine, None]) -> LogLine | None:
+    return await anext(pieces, None)
 
 
 async def _pieces(
