@@ -51,6 +51,8 @@ class ImagePulls(ABC):
         """Until when the registry need not be asked again."""
         self._here: dict[_Key, float] = {}
         """Until when the engine need not be asked again whether it has the image."""
+        self._asking: dict[str, asyncio.Task[bool]] = {}
+        """Questions to the engine that are not answered yet, by image."""
 
     async def fetch(self, image: str, registry_auth: str) -> None:
         """Have the image here. One that is here serves where the registry fails, and at once if it names its digest.
@@ -61,7 +63,7 @@ class ImagePulls(ABC):
         now = asyncio.get_running_loop().time()
         if now < self._here.get(key, 0.0):
             return
-        is_here = await self._is_here(image)
+        is_here = await self._ask_whether_here(image)
         if is_here and ("@sha256:" in image or now < self._settled.get(key, 0.0)):
             self._here[key] = now + HERE_SECONDS
             return
@@ -98,6 +100,19 @@ class ImagePulls(ABC):
     def _pull(self, image: str, registry_auth: str, hear: Callable[[], None]) -> None:
         """Pull on a thread; call `hear` for each word of the registry. Raises an ExecutorError in its words."""
 
+    async def _ask_whether_here(self, image: str) -> bool:
+        """As `_is_here`; those who ask at once share one question, and survive each other."""
+        asking = self._asking.get(image)
+        if asking is None:
+            asking = self._asking[image] = asyncio.create_task(self._is_here(image), name=f"is {image} here")
+            asking.add_done_callback(lambda task: self._answered(image, task))
+        return await asyncio.shield(asking)
+
+    def _answered(self, image: str, task: asyncio.Task[bool]) -> None:
+        self._asking.pop(image, None)
+        if not task.cancelled():
+            task.exception()  # It was for those who waited; nobody may have.
+
     def _begin(self, key: _Key, now: float) -> _Pull:
         pull = self._pulls[key] = _Pull(now)
         loop = asyncio.get_running_loop()
@@ -128,7 +143,9 @@ class ImagePulls(ABC):
             self._here[key] = now + HERE_SECONDS
 
     def close(self) -> None:
-        """Give up the pulls that are under way."""
+        """Give up the questions and pulls that are under way."""
+        for asking in list(self._asking.values()):
+            asking.cancel()
         for pull in list(self._pulls.values()):
             if pull.task is not None:
                 pull.task.cancel()

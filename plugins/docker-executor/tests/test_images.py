@@ -98,6 +98,26 @@ async def test_a_pull_that_fails_in_its_middle_leaves_no_socket() -> None:
     assert after == before, refused
 
 
+async def test_tasks_that_start_together_ask_the_engine_once() -> None:
+    async with images_of(Registry("redis:3")) as (images, _, docker):
+        await images.fetch("redis:3", "")
+        docker.asked.clear()
+
+        await asyncio.gather(*(images.fetch("redis:3", "") for _ in range(20)))
+
+        assert docker.asked == ["GET /images/redis:3/json"]
+
+
+async def test_who_gives_up_takes_the_question_from_nobody_else() -> None:
+    async with images_of(Registry("redis:3")) as (images, _, docker):
+        first, second = (asyncio.ensure_future(images.fetch("redis:3", "")) for _ in range(2))
+        await docker.wait_asked("/images/redis:3/json")
+        first.cancel()
+
+        async with asyncio.timeout(5):
+            await second
+
+
 async def test_a_digest_that_is_here_needs_no_registry() -> None:
     async with images_of(Registry(f"redis{DIGEST}")) as (images, _, docker):
         await images.fetch(f"redis{DIGEST}", "")
@@ -111,7 +131,6 @@ async def test_those_who_want_the_same_share_one_pull_and_survive_each_other() -
     registry.answers.clear()
     async with images_of(registry) as (images, _, docker):
         first, second = (asyncio.ensure_future(images.fetch("redis:3", "")) for _ in range(2))
-        await docker.wait_asked("/images/redis:3/json", times=2)
         await docker.wait_asked("/images/create")
         first.cancel()
         await asyncio.wait([first])
