@@ -8,12 +8,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
 import pytest
-import pytest_asyncio
 
 from swarmcore.api.ids import new_id
 from swarmcore.api.objects_pb2 import Secret, Task
@@ -23,7 +21,6 @@ from swarmcore.plugin.executor import (
     Dependencies,
     Executor,
     ExitError,
-    HostInfo,
     PortStatuser,
     TaskRejectedError,
 )
@@ -36,7 +33,7 @@ from swarmcore.testing.executor_contract.container_tasks import (
     output,
     started,
 )
-from swarmcore.testing.executor_contract.marks import in_a_loop
+from swarmcore.testing.executor_contract.on_engine import OnEngine
 from swarmcore.testing.registry import listen, registry
 
 LOGIN: Final = ("swarm", "correct horse")
@@ -60,16 +57,8 @@ async def refusal(executor: Executor, task: Task, dependencies: Dependencies = N
     return said
 
 
-class ContainerFaults:
+class ContainerFaults(OnEngine):
     """Bad input, and what fails around it."""
-
-    pytestmark = in_a_loop
-
-    @pytest_asyncio.fixture
-    async def executor(self, engine: ContainerEngine, tmp_path: Path) -> AsyncIterator[Executor]:
-        executor = await engine.factory.create(HostInfo(state_dir=str(tmp_path), engine_addr=engine.address))
-        yield executor
-        await executor.aclose()
 
     @pytest.mark.parametrize(
         ("name", "meaning"),

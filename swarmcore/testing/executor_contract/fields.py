@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import pytest
-import pytest_asyncio
 
 from swarmcore.api.ids import new_id
 from swarmcore.api.objects_pb2 import Config, Node, Secret, Task
@@ -23,7 +22,6 @@ from swarmcore.api.types_pb2 import Mount, PortConfig, Privileges
 from swarmcore.plugin.executor import (
     Dependencies,
     Executor,
-    HostInfo,
     PortStatuser,
     TaskRejectedError,
 )
@@ -37,7 +35,7 @@ from swarmcore.testing.executor_contract.container_tasks import (
     started,
     until_printed,
 )
-from swarmcore.testing.executor_contract.marks import in_a_loop
+from swarmcore.testing.executor_contract.on_engine import OnEngine
 from swarmcore.testing.registry import free_port
 
 MIB: Final = 1 << 20
@@ -165,16 +163,8 @@ OPTIONAL: Final[dict[str, Callable[[Task], None]]] = {
 """What some engines honour."""
 
 
-class ContainerFields:
+class ContainerFields(OnEngine):
     """The fields, from within the container."""
-
-    pytestmark = in_a_loop
-
-    @pytest_asyncio.fixture
-    async def executor(self, engine: ContainerEngine, tmp_path: Path) -> AsyncIterator[Executor]:
-        executor = await engine.factory.create(HostInfo(state_dir=str(tmp_path), engine_addr=engine.address))
-        yield executor
-        await executor.aclose()
 
     async def test_a_container_has_swarmkits_name_and_labels(self, executor: Executor, engine: ContainerEngine) -> None:
         task = make_task()

@@ -6,30 +6,18 @@ of its own, refuses these fields by their names (`OPTIONAL` in `fields.py`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
-import pytest_asyncio
 
 from swarmcore.api.ids import new_id
 from swarmcore.api.objects_pb2 import Secret
-from swarmcore.plugin.executor import Dependencies, Executor, ExitError, HostInfo, TaskRejectedError, UsageSource
+from swarmcore.plugin.executor import Dependencies, Executor, ExitError, TaskRejectedError, UsageSource
 from swarmcore.testing.executor_contract.container_tasks import ContainerEngine, make_task, output, started
 from swarmcore.testing.executor_contract.fields import MIB
-from swarmcore.testing.executor_contract.marks import in_a_loop
+from swarmcore.testing.executor_contract.on_engine import OnEngine
 
 
-class RootFields:
+class RootFields(OnEngine):
     """Limits, and what is known by them; owners of files."""
-
-    pytestmark = in_a_loop
-
-    @pytest_asyncio.fixture
-    async def executor(self, engine: ContainerEngine, tmp_path: Path) -> AsyncIterator[Executor]:
-        executor = await engine.factory.create(HostInfo(state_dir=str(tmp_path), engine_addr=engine.address))
-        yield executor
-        await executor.aclose()
 
     async def test_limits_reach_the_kernel(self, executor: Executor, engine: ContainerEngine) -> None:
         task = make_task()
