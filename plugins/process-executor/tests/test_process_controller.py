@@ -8,9 +8,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -21,11 +20,8 @@ from swarmcore_process_executor.folders import WORK_ROOT
 from swarmcore_process_executor.processes import MARKER
 
 from swarmcore.api.objects_pb2 import Task
-from swarmcore.api.process_pb2 import ProcessSpec
 from swarmcore.api.types_pb2 import PortConfig
 from swarmcore.plugin.executor import (
-    Controller,
-    Dependencies,
     ExitError,
     HostInfo,
     LogOptions,
@@ -34,19 +30,7 @@ from swarmcore.plugin.executor import (
     TaskStartedError,
     TemporaryError,
 )
-
-NOTHING = Dependencies()
-
-
-def process_task(*command: str, task_id: str = "task1", **fields: Any) -> Task:
-    task = Task(id=task_id)
-    task.spec.generic.kind = "process"
-    task.spec.generic.payload.Pack(ProcessSpec(command=command, **fields))
-    return task
-
-
-def shell(script: str, **fields: Any) -> Task:
-    return process_task("sh", "-c", script, **fields)
+from swarmcore.testing.process_tasks import NOTHING, eventually, process_task, shell, started
 
 
 def marked(task_id: str) -> list[int]:
@@ -59,32 +43,6 @@ def marked(task_id: str) -> list[int]:
         except OSError:
             continue
     return found
-
-
-@pytest.fixture
-async def executor(tmp_path: Path) -> AsyncIterator[ProcessExecutor]:
-    executor = ProcessExecutor(tmp_path)
-    yield executor
-    for folder in (tmp_path / "tasks").iterdir():
-        controller = await executor.recover(process_task("true", task_id=folder.name), None, NOTHING)
-        if controller is not None:
-            await controller.remove()
-    await executor.aclose()
-
-
-async def started(executor: ProcessExecutor, task: Task) -> Controller:
-    controller = await executor.controller(task, NOTHING)
-    await controller.prepare()
-    await controller.start()
-    return controller
-
-
-async def eventually(fact: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while True:
-            if fact():
-                return
-            await asyncio.sleep(0.005)
 
 
 async def test_a_program_that_succeeds_is_waited_for(executor: ProcessExecutor) -> None:

@@ -6,24 +6,22 @@ import asyncio
 import os
 import pwd
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from swarmcore_process_executor.executor import ProcessExecutor
 
-from swarmcore.api.objects_pb2 import Task
-from swarmcore.api.process_pb2 import ProcessSpec
 from swarmcore.plugin.executor import (
     Controller,
-    Dependencies,
     ExecOptions,
     ExecSession,
     ExecSource,
     ExecutorError,
     UsageSource,
 )
+from swarmcore.testing.process_tasks import eventually, process_task, shell, started
 
 
 class Beside:
@@ -55,21 +53,10 @@ async def _feed(session: ExecSession, data: bytes) -> None:
     await session.close_input()
 
 
-async def eventually(fact: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not fact():  # noqa: ASYNC110 - nobody tells of it
-            await asyncio.sleep(0.01)
-
-
 @pytest.fixture
 async def beside(tmp_path: Path) -> AsyncIterator[Beside]:
     executor = ProcessExecutor(tmp_path)
-    task = Task(id="task1")
-    task.spec.generic.kind = "process"
-    task.spec.generic.payload.Pack(ProcessSpec(command=["sleep", "86398"], env=["COLOUR=blue"]))
-    controller = await executor.controller(task, Dependencies())
-    await controller.prepare()
-    await controller.start()
+    controller = await started(executor, process_task("sleep", "86398", env=["COLOUR=blue"]))
     yield Beside(controller)
     await controller.remove()
     await controller.aclose()
@@ -122,13 +109,8 @@ async def test_a_command_is_who_the_task_is_under_its_limits(tmp_path: Path) -> 
     for folder in [tmp_path, *tmp_path.parents][:-1]:
         folder.chmod(folder.stat().st_mode | 0o011)
     executor = ProcessExecutor(tmp_path)
-    task = Task(id="task2")
-    task.spec.generic.kind = "process"
-    spec = ProcessSpec(command=["sh", "-c", "ulimit -n 77; exec sleep 86398"], user="nobody")
-    task.spec.generic.payload.Pack(spec)
-    controller = await executor.controller(task, Dependencies())
-    await controller.prepare()
-    await controller.start()
+    task = shell("ulimit -n 77; exec sleep 86398", task_id="task2", user="nobody")
+    controller = await started(executor, task)
 
     pid = (tmp_path / "tasks" / "task2" / "started").read_text().splitlines()[1].split()[0]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +12,8 @@ from swarmcore_process_executor import folders
 from swarmcore_process_executor.executor import ProcessExecutor
 from swarmcore_process_executor.folders import WORK_ROOT
 
-from swarmcore.api.objects_pb2 import Task
-from swarmcore.api.process_pb2 import ProcessSpec
-from swarmcore.plugin.executor import Controller, Dependencies, TaskRejectedError
-
-NOTHING = Dependencies()
-
-
-def process_task(*command: str, task_id: str = "task1", **fields: Any) -> Task:
-    task = Task(id=task_id)
-    task.spec.generic.kind = "process"
-    task.spec.generic.payload.Pack(ProcessSpec(command=command, **fields))
-    return task
-
-
-def shell(script: str, **fields: Any) -> Task:
-    return process_task("sh", "-c", script, **fields)
-
-
-@pytest.fixture
-async def executor(tmp_path: Path) -> AsyncIterator[ProcessExecutor]:
-    executor = ProcessExecutor(tmp_path)
-    yield executor
-    controller = await executor.recover(process_task("true"), None, NOTHING)
-    if controller is not None:
-        await controller.remove()
-    await executor.aclose()
-
-
-async def started(executor: ProcessExecutor, task: Task) -> Controller:
-    controller = await executor.controller(task, NOTHING)
-    await controller.prepare()
-    await controller.start()
-    return controller
+from swarmcore.plugin.executor import TaskRejectedError
+from swarmcore.testing.process_tasks import NOTHING, process_task, shell, started
 
 
 async def test_a_user_reaches_its_working_folder_by_its_name_and_nothing_of_it_is_left(

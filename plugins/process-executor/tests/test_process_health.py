@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,32 +11,17 @@ from swarmcore_process_executor.executor import ProcessExecutor
 from swarmcore_process_executor.health import parse
 
 from swarmcore.api.objects_pb2 import Task
-from swarmcore.api.process_pb2 import ProcessHealth, ProcessSpec
-from swarmcore.plugin.executor import Controller, Dependencies, ExitError, TaskRejectedError, TaskStartedError
-
-NOTHING = Dependencies()
+from swarmcore.api.process_pb2 import ProcessHealth
+from swarmcore.plugin.executor import Controller, ExitError, TaskRejectedError, TaskStartedError
+from swarmcore.testing.process_tasks import NOTHING, shell
 
 
 def task_with(health: ProcessHealth, script: str = "exec sleep 600") -> Task:
-    task = Task(id="task1")
-    task.spec.generic.kind = "process"
-    spec = ProcessSpec(command=["sh", "-c", script], env=["COLOUR=blue"], health=health)
-    task.spec.generic.payload.Pack(spec)
-    return task
+    return shell(script, env=["COLOUR=blue"], health=health)
 
 
 def check(script: str, **fields: float) -> ProcessHealth:
     return ProcessHealth(command=["sh", "-c", script], interval_seconds=0.1, **fields)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-async def executor(tmp_path: Path) -> AsyncIterator[ProcessExecutor]:
-    executor = ProcessExecutor(tmp_path)
-    yield executor
-    left = await executor.recover(task_with(ProcessHealth()), None, NOTHING)
-    if left is not None:
-        await left.remove()
-    await executor.aclose()
 
 
 async def prepared(executor: ProcessExecutor, task: Task) -> Controller:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,11 @@ from swarmcore_process_executor.controller import ProcessController
 from swarmcore_process_executor.executor import ProcessExecutor
 
 from swarmcore.api.objects_pb2 import Task
-from swarmcore.api.process_pb2 import ProcessSpec, ProcessUlimit
+from swarmcore.api.process_pb2 import ProcessUlimit
 from swarmcore.plugin import abilities
-from swarmcore.plugin.executor import Dependencies, ExecOptions, ExitError, TaskRejectedError
+from swarmcore.plugin.executor import ExecOptions, ExitError, TaskRejectedError
+from swarmcore.testing.process_tasks import NOTHING, eventually, process_task, started
 
-NOTHING = Dependencies()
 MIB = 1 << 20
 MACHINE = Cgroups.find()
 needs_groups = pytest.mark.skipif(
@@ -28,41 +26,10 @@ EATS_MEMORY = "x=$(head -c 200000000 /dev/zero | tr '\\0' x)"
 
 
 def shell(script: str, *, memory: int = 0, nano_cpus: int = 0, **fields: Any) -> Task:
-    task = Task(id=f"limits{os.getpid()}")
-    task.spec.generic.kind = "process"
-    task.spec.generic.payload.Pack(ProcessSpec(command=["sh", "-c", script], **fields))
+    task = process_task("sh", "-c", script, task_id=f"limits{os.getpid()}", **fields)
     task.spec.resources.limits.memory_bytes = memory
     task.spec.resources.limits.nano_cpus = nano_cpus
     return task
-
-
-@pytest.fixture
-async def executor(tmp_path: Path) -> AsyncIterator[ProcessExecutor]:
-    executor = ProcessExecutor(tmp_path)
-    yield executor
-    for folder in (tmp_path / "tasks").iterdir():
-        left = shell("true")
-        left.id = folder.name
-        controller = await executor.recover(left, None, NOTHING)
-        if controller is not None:
-            await controller.remove()
-    await executor.aclose()
-
-
-async def started(executor: ProcessExecutor, task: Task) -> ProcessController:
-    controller = await executor.controller(task, NOTHING)
-    assert isinstance(controller, ProcessController)
-    await controller.prepare()
-    await controller.start()
-    return controller
-
-
-async def eventually(fact: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while True:
-            if fact():
-                return
-            await asyncio.sleep(0.005)
 
 
 def printed(tmp_path: Path, task: Task) -> list[str]:
@@ -74,6 +41,7 @@ async def test_limits_reach_the_kernel_and_commands_beside_the_task(executor: Pr
     task = shell("sleep 1000", memory=64 * MIB, nano_cpus=500_000_000, pids_limit=20)
     controller = await started(executor, task)
     groups = {name: place / task.id for name, place in MACHINE.places.items()}
+    assert isinstance(controller, ProcessController)
 
     session = await controller.exec(ExecOptions(command=["sh", "-c", "cat /proc/self/cgroup"]))
     said = b"".join([data async for _, data in session.output()]).decode()
@@ -164,6 +132,7 @@ async def test_ulimits_hold_for_the_program_and_commands_beside_it(executor: Pro
         ulimits=[ProcessUlimit(name="nofile", soft=100, hard=200), ProcessUlimit(name="core", soft=0, hard=0)],
     )
     controller = await started(executor, task)
+    assert isinstance(controller, ProcessController)
 
     session = await controller.exec(ExecOptions(command=["sh", "-c", "ulimit -n"]))
     said = b"".join([data async for _, data in session.output()])
