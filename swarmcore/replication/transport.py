@@ -127,7 +127,8 @@ class Transport:
                 self._changed.clear()
                 with contextlib.suppress(TimeoutError):
                     # Removals are looked for now and then; new members are told at once.
-                    await asyncio.wait_for(self._changed.wait(), 5.0)
+                    async with asyncio.timeout(5.0):
+                        await self._changed.wait()
         finally:
             for task in tasks.values():
                 task.cancel()

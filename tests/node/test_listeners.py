@@ -39,6 +39,7 @@ from swarmcore.node.listeners import (
     serve_control,
     serve_remote,
 )
+from swarmcore.testing.engines import scratch
 from swarmcore.testing.store import running_store
 from swarmcore.testing.trust import trusted_manager
 
@@ -338,21 +339,22 @@ async def test_a_stop_does_not_wait_for_those_who_wait_for_the_operator(tmp_path
         await asyncio.gather(joining, return_exceptions=True)
 
 
-def test_what_a_killed_manager_left_behind_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    old, alive = (tmp_path / f"{listeners.FOLDER_PREFIX}{name}" for name in ("old", "alive"))
-    for folder in (old, alive):
-        folder.mkdir()
-    with socket.socket(socket.AF_UNIX) as dead, socket.socket(socket.AF_UNIX) as live:
-        dead.bind(str(old / "nodes"))
-        live.bind(str(alive / "nodes"))
-        live.listen()
+def test_what_a_killed_manager_left_behind_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with scratch() as base:
+        monkeypatch.setattr(tempfile, "tempdir", str(base))
+        old, alive = (base / f"{listeners.FOLDER_PREFIX}{name}" for name in ("old", "alive"))
         for folder in (old, alive):
-            os.utime(folder, (0, 0))
-        fresh = listeners._private_folder()
+            folder.mkdir()
+        with socket.socket(socket.AF_UNIX) as dead, socket.socket(socket.AF_UNIX) as live:
+            dead.bind(str(old / "nodes"))
+            live.bind(str(alive / "nodes"))
+            live.listen()
+            for folder in (old, alive):
+                os.utime(folder, (0, 0))
+            fresh = listeners._private_folder()
 
-    assert set(tmp_path.iterdir()) == {alive, fresh}
-    assert stat.S_IMODE(fresh.stat().st_mode) == 0o700
+        assert set(base.iterdir()) == {alive, fresh}
+        assert stat.S_IMODE(fresh.stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize(("files", "most"), [(65_536, 21_674), (1024, 170), (200, 33)])

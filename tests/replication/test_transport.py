@@ -390,3 +390,17 @@ async def test_a_snapshot_that_is_gone_is_told_to_be_lost(tmp_path: Path) -> Non
             transport.send(snapshot(5))
 
             await until(lambda: SnapshotSent(2, False) in leader.told)
+
+
+async def test_it_ends_when_it_is_cancelled_in_the_very_moment_that_a_member_is_new(tmp_path: Path) -> None:
+    leader = Leader("127.0.0.1:1", tmp_path)
+    transport = Transport(grpc.aio.insecure_channel)
+    run = asyncio.create_task(transport.run(leader))
+    await asyncio.sleep(0.01)
+
+    transport.send(heartbeat())
+    await asyncio.sleep(0)
+    run.cancel()
+
+    done, _ = await asyncio.wait({run}, timeout=WAIT_SECONDS)
+    assert done and run.cancelled()
