@@ -1,6 +1,7 @@
 # Everything a developer types. `make setup` needs Python 3.11 or later and nothing else.
 PYTHON ?= python3
 ENGINE ?= process
+JOBS ?= 2
 SECONDS ?= 600
 SEED ?= 100000
 BIN := .venv/bin
@@ -11,7 +12,7 @@ PLUGINS := $(sort $(wildcard plugins/*))
 help:
 	@echo "make setup         a .venv with the project, its plugins and the tools"
 	@echo "make demo          a cluster on loopback at work, under a minute (ENGINE=docker: with containers)"
-	@echo "make test          all tests; what needs an engine is skipped where there is none"
+	@echo "make test          all tests; what needs an engine is skipped where there is none; JOBS=$(JOBS) files at a time"
 	@echo "make soak          managers that fail in every way there is, simulated, for SECONDS=$(SECONDS) from SEED=$(SEED) on"
 	@echo "make check         format, lint, types, layers, generated code, wire table, pinned requirements"
 	@echo "make bench         the race against Docker's own swarm mode, as ratios, and what managers survive (LONG=1: an hour)"
@@ -32,7 +33,7 @@ demo: setup
 	@$(BIN)/python -m swarmcore.testing.demo --engine $(ENGINE)
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 soak: setup
 	$(BIN)/python -m swarmcore.testing.simulation --seeds $(SEED): --seconds $(SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,12 @@ from swarmcore.testing import engines, podman_engines
 
 # What is a user's own who is not root; root runs these tests as such a one, in `test_podman_rootless.py`.
 collect_ignore_glob = ["plugins/*/tests/rootless/*"] if os.geteuid() == 0 else []
+
+
+def pytest_configure() -> None:
+    # A shell has what it runs in the background ignore ctrl-C, and so would every command that a test interrupts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def require(reason: str | None) -> None:

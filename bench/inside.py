@@ -27,7 +27,8 @@ from swarmcore.node.config import NodeConfig
 from swarmcore.node.node import run as run_node
 from swarmcore.store.store import Store
 from swarmcore.store.transaction import Transaction
-from swarmcore.testing.cluster import Swarmd, free_port
+from swarmcore.testing.cluster import Swarmd
+from swarmcore.testing.ports import free_port
 
 HOSTNAME = "inside"
 READY_SECONDS = 120.0

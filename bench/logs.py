@@ -17,7 +17,8 @@ from typing import Final
 
 import psutil
 
-from swarmcore.testing.cluster import Swarmd, free_port, program, swarmd, wait_until
+from swarmcore.testing.cluster import Swarmd, program, swarmd, wait_until
+from swarmcore.testing.ports import free_port
 
 TASKS: Final = 100
 LINES_PER_SECOND: Final = 10_000

@@ -32,6 +32,7 @@ from swarmcore.api.control_pb2_grpc import ControlStub
 from swarmcore.api.specs_pb2 import NodeSpec, ServiceSpec
 from swarmcore.api.types_pb2 import NodeStatus
 from swarmcore.testing.engines import DockerEngine, docker_engine
+from swarmcore.testing.ports import free_port
 
 IMAGE = "busybox:bench"
 COMMAND = ("sleep", "86400")
@@ -63,13 +64,6 @@ class Manager(Protocol):
         ...
 
     async def remove_service(self, service_id: str) -> None: ...
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 class UnixConnection(http.client.HTTPConnection):

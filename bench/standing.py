@@ -21,7 +21,8 @@ from bench.workers import Fleet, Target
 from swarmcore.api.control_pb2 import CreateConfigRequest, CreateServiceRequest, ListConfigsRequest
 from swarmcore.api.control_pb2_grpc import ControlStub
 from swarmcore.api.specs_pb2 import ServiceSpec
-from swarmcore.testing.cluster import Swarmd, free_port
+from swarmcore.testing.cluster import Swarmd
+from swarmcore.testing.ports import free_port
 
 RESTART_SECONDS = 180.0
 CREATE_SECONDS = 300.0

@@ -9,7 +9,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -41,13 +40,6 @@ def wait_until(check: Callable[[], T], *, seconds: float = 20.0) -> T:
             if time.monotonic() > deadline:
                 raise AssertionError(f"still so after {seconds:g} s: {error}") from error
         time.sleep(POLL_SECONDS)
-
-
-def free_port() -> int:
-    """A port of loopback that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def program(name: str) -> str:

@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from swarmcore.api import control_pb2 as pb
 from swarmcore.api.control_pb2_grpc import ControlStub
 from swarmcore.api.objects_pb2 import Node, Service, Task
 from swarmcore.api.types_pb2 import NodeStatus, TaskState
+from swarmcore.testing.ports import free_port
 
 SOCKET = "swarm.sock"
 POLL_SECONDS = 0.1
@@ -48,7 +48,7 @@ class Stage:
         self._channel: grpc.Channel | None = None
         self.folder = _temp_folder()
         self.socket = self.folder / SOCKET
-        self.manager_address = f"127.0.0.1:{_free_port()}"
+        self.manager_address = f"127.0.0.1:{free_port()}"
         self._environment = {**os.environ, "SWARM_SOCKET": str(self.socket)}
 
     # What the viewer sees
@@ -208,12 +208,6 @@ def _working_below(folder: Path) -> Iterator[int]:
 def _temp_folder() -> Path:
     usual = tempfile.gettempdir()
     return Path(tempfile.mkdtemp(prefix="swarmcore-demo-", dir=usual if len(usual) < LONGEST_TEMP_FOLDER else "/tmp"))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _program(name: str) -> str:

@@ -6,8 +6,9 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from swarmcore.testing.cluster import SwarmctlError, Swarmd, free_port, wait_until
+from swarmcore.testing.cluster import SwarmctlError, Swarmd, wait_until
 from swarmcore.testing.faults import LOG_LINE
+from swarmcore.testing.ports import free_port
 
 
 @dataclass(slots=True)

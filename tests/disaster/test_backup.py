@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from swarmcore.testing.cluster import SwarmctlError, Swarmd, free_port, program, wait_until
+from swarmcore.testing.cluster import SwarmctlError, Swarmd, program, wait_until
 from swarmcore.testing.faults import refused_start
 from swarmcore.testing.machines import Machines, complaint
+from swarmcore.testing.ports import free_port
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ from swarmcore.node.unlocking import find_secret
 from swarmcore.replication.inspection import inspect
 from swarmcore.replication.replica import Replica
 from swarmcore.store.store import Store
-from swarmcore.testing.cluster import free_port, swarmd
+from swarmcore.testing.cluster import swarmd
 from swarmcore.testing.faults import refused_start, short_folder
+from swarmcore.testing.ports import free_port
 
 Mutation = Callable[[Path], None]
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from swarmcore.testing.cluster import Swarmctl, free_port, swarmd, wait_until
+from swarmcore.testing.cluster import Swarmctl, swarmd, wait_until
+from swarmcore.testing.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "docs" / "examples" / "rack"

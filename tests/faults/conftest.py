@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from swarmcore.testing.cluster import Swarmd, free_port, swarmd
+from swarmcore.testing.cluster import Swarmd, swarmd
 from swarmcore.testing.faults import marked, processes, short_folder
+from swarmcore.testing.ports import free_port
 
 
 @pytest.fixture

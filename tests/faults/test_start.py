@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from swarmcore.testing.cluster import Swarmd, free_port, swarmd
+from swarmcore.testing.cluster import Swarmd, swarmd
 from swarmcore.testing.faults import refused_start, short_folder, small_disk, why_no_small_disk
+from swarmcore.testing.ports import free_port
 
 AT_ONCE = 4
 DIGEST, SECRET = 2, 3

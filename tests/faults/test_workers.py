@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from swarmcore.cli.swarmd import REMOVED_EXIT
-from swarmcore.testing.cluster import Swarmd, free_port, swarmd, wait_until
+from swarmcore.testing.cluster import Swarmd, swarmd, wait_until
 from swarmcore.testing.faults import marked, only_complaint, processes
 from swarmcore.testing.machines import complaint
+from swarmcore.testing.ports import free_port
 
 
 @contextlib.contextmanager

@@ -13,9 +13,10 @@ from typing import TypeVar
 import pytest
 
 from swarmcore.cli.swarmd import REMOVED_EXIT
-from swarmcore.testing.cluster import SwarmctlError, free_port, wait_until
+from swarmcore.testing.cluster import SwarmctlError, wait_until
 from swarmcore.testing.faults import marked, processes
 from swarmcore.testing.machines import Machines, complaint
+from swarmcore.testing.ports import free_port
 
 REFUSED_SECONDS = 5.0
 NAMES = ("m1", "m2", "m3")

@@ -9,8 +9,8 @@ import pytest
 from swarmcore.api.objects_pb2 import Config
 from swarmcore.replication.snapshots import Limits
 from swarmcore.store.store import Store
-from swarmcore.testing.cluster import free_port
 from swarmcore.testing.manager_group import ManagerGroup, manager_group
+from swarmcore.testing.ports import free_port
 
 SNAPSHOT_ENTRIES = 5
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from swarmcore.testing.cluster import SwarmctlError, Swarmd, free_port, swarmd, wait_until
+from swarmcore.testing.cluster import SwarmctlError, Swarmd, swarmd, wait_until
+from swarmcore.testing.ports import free_port
 
 WORKER = ("--executor", "process")
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from swarmcore.testing.cluster import Swarmctl, Swarmd, free_port, program, swarmd, wait_until
+from swarmcore.testing.cluster import Swarmctl, Swarmd, program, swarmd, wait_until
+from swarmcore.testing.ports import free_port
 
 pytestmark = pytest.mark.xdist_group("logs and exec")
 

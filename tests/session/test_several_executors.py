@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from swarmcore.testing.cluster import Swarmctl, Swarmd, free_port, swarmd, wait_until
+from swarmcore.testing.cluster import Swarmctl, Swarmd, swarmd, wait_until
 from swarmcore.testing.engines import DockerEngine
 from swarmcore.testing.faults import short_folder
 from swarmcore.testing.podman_engines import PodmanEngine
+from swarmcore.testing.ports import free_port
 
 IMAGE = "redis:3.0.5"
 SLEEP = ("--command", "sleep", "--args", "100000", "--restart-delay", "200ms")

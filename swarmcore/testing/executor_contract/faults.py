@@ -34,7 +34,8 @@ from swarmcore.testing.executor_contract.container_tasks import (
     started,
 )
 from swarmcore.testing.executor_contract.on_engine import OnEngine
-from swarmcore.testing.registry import listen, registry
+from swarmcore.testing.ports import listen
+from swarmcore.testing.registry import registry
 
 LOGIN: Final = ("swarm", "correct horse")
 NOTICED_SECONDS: Final = 2.0

@@ -36,7 +36,7 @@ from swarmcore.testing.executor_contract.container_tasks import (
     until_printed,
 )
 from swarmcore.testing.executor_contract.on_engine import OnEngine
-from swarmcore.testing.registry import free_port
+from swarmcore.testing.ports import free_port
 
 MIB: Final = 1 << 20
 
