@@ -60,7 +60,7 @@ chown {NUMBER}:{NUMBER} "$home" "$folder/run"
 chmod 700 "$home"
 cd "$home"
 exec setpriv --reuid {NUMBER} --regid {NUMBER} --clear-groups --inh-caps -all --bounding-set +all \\
-    env -i PATH="$path" HOME="$home" USER={USER} LOGNAME={USER} XDG_RUNTIME_DIR="$folder/run" "$@"
+    env -i PATH="$path" HOME="$home" TMPDIR="$home" USER={USER} LOGNAME={USER} XDG_RUNTIME_DIR="$folder/run" "$@"
 """
 
 
@@ -108,9 +108,9 @@ class Room:
     ) -> list[str]:
         """The command line, for root, that runs `arguments` in the room, in the user's home.
 
-        The user's environment is PATH, HOME, USER, LOGNAME and XDG_RUNTIME_DIR, and what is given here. The user finds
-        Python, this tree and what is `wanted` even in a folder that it may not enter. Whatever runs there is killed
-        when this command ends or is killed.
+        The user's environment is PATH, HOME, TMPDIR, USER, LOGNAME and XDG_RUNTIME_DIR, and what is given here. It
+        finds Python, this tree and what is `wanted` even in a folder that it may not enter. Whatever runs there is
+        killed when this command ends or is killed.
         """
         namespaces = ("--mount", "--propagation", "private", "--pid", "--fork", "--mount-proc", "--kill-child", "--net")
         veiled = [word for pair in veils([*_python(), *wanted]) for word in pair]

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from swarmcore_process_executor.executor import ProcessExecutor
 
-from swarmcore.plugin.executor import Dependencies
-from swarmcore.testing.process_tasks import process_task
+from swarmcore.testing.process_tasks import NOTHING, process_task
 
 
 @pytest.fixture
@@ -18,7 +17,7 @@ async def executor(tmp_path: Path) -> AsyncIterator[ProcessExecutor]:
     yield executor
     tasks = tmp_path / "tasks"
     for left in tasks.iterdir() if tasks.exists() else ():
-        controller = await executor.recover(process_task("true", task_id=left.name), None, Dependencies())
+        controller = await executor.recover(process_task("true", task_id=left.name), None, NOTHING)
         if controller is not None:
             await controller.remove()
     await executor.aclose()
