@@ -102,18 +102,24 @@ class Session:
         assert isinstance(ended.value.code, int)
         return Ended(ended.value.code, written.out, written.err)
 
-    def state(self) -> dict[str, int]:
-        """Versions of everything that an operator can change."""
+    def state(self) -> dict[str, bytes]:
+        """The specs and the join tokens, by object: all that an operator can change.
+
+        Not their versions: the manager itself writes on to the status of a service whose update it began before.
+        """
         control = self._control
+        clusters = control.ListClusters(pb.ListClustersRequest()).clusters
         held: list[Any] = [
             *control.ListServices(pb.ListServicesRequest()).services,
             *control.ListNodes(pb.ListNodesRequest()).nodes,
-            *control.ListClusters(pb.ListClustersRequest()).clusters,
+            *clusters,
             *control.ListSecrets(pb.ListSecretsRequest()).secrets,
             *control.ListConfigs(pb.ListConfigsRequest()).configs,
             *control.ListNetworks(pb.ListNetworksRequest()).networks,
         ]
-        return {each.id: each.meta.version.index for each in held}
+        specs = {each.id: each.spec.SerializeToString(deterministic=True) for each in held}
+        tokens = {f"{each.id} tokens": each.root_ca.join_tokens.SerializeToString() for each in clusters}
+        return specs | tokens
 
     def remove_fresh(self) -> None:
         for service in self._control.ListServices(pb.ListServicesRequest()).services:
@@ -155,7 +161,7 @@ def cases(path: str, command: click.Command) -> Iterator[tuple[str, tuple[str, .
                 yield f"{flag}: {kind}", (*base, f"{flag}={value}" if flag.startswith("--") else f"{flag}{value}")
 
 
-def fault(before: dict[str, int], ended: Ended, after: dict[str, int]) -> str:
+def fault(before: dict[str, bytes], ended: Ended, after: dict[str, bytes]) -> str:
     """What is wrong with how a command ended; empty for nothing."""
     if ended.code not in (0, 1, 2):
         return f"exit code {ended.code}"
