@@ -133,30 +133,41 @@ class Cgroups:
         return any(line.startswith("oom_kill ") and line.split()[1] != "0" for line in text.splitlines())
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep sweeps of other executors off groups in which nothing runs yet."""
-        with contextlib.ExitStack() as stack:
-            for place in sorted(set(self.places.values())):
-                # Empty parents are what tidy administrators remove.
-                place.mkdir(mode=0o755, exist_ok=True)
-                descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
-                stack.callback(os.close, descriptor)
-                fcntl.flock(descriptor, fcntl.LOCK_SH)
-            yield
+    def held(self) -> Iterator[int | None]:
+        """Keep sweeps of other executors off groups in which nothing runs yet.
+
+        Yields the descriptor that does so, None without groups. A process that inherits it holds them on after we died.
+        """
+        parents = sorted(set(self.places.values()))
+        for parent in parents:
+            # Empty parents are what tidy administrators remove.
+            parent.mkdir(mode=0o755, exist_ok=True)
+        if not parents:
+            yield None
+            return
+        descriptor = _lock_file(parents[0])
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def sweep(self, kept: Iterable[str]) -> None:
         """Remove groups in which nothing runs, except for those of the tasks `kept`: whoever made them was killed."""
-        for place in sorted(set(self.places.values())):
-            with contextlib.suppress(OSError):
-                descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    for name in {entry.name for entry in os.scandir(place) if entry.is_dir()}.difference(kept):
+        parents = sorted(set(self.places.values()))
+        if not parents:
+            return
+        with contextlib.suppress(OSError):
+            descriptor = _lock_file(parents[0])
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for parent in parents:
+                    for name in {entry.name for entry in os.scandir(parent) if entry.is_dir()}.difference(kept):
                         # Refused where anything runs in it or below.
                         with contextlib.suppress(OSError):
-                            os.rmdir(place / name)
-                finally:
-                    os.close(descriptor)
+                            os.rmdir(parent / name)
+            finally:
+                os.close(descriptor)
 
     def remove(self, task_id: str) -> None:
         """Remove what is left of a task's groups once nothing runs in them. Raises OSError where it stays."""
@@ -176,6 +187,11 @@ def cpu_quota(nano_cpus: int) -> tuple[int, int]:
         if quota >= MIN_QUOTA_MICROSECONDS:
             return quota, period
     return MIN_QUOTA_MICROSECONDS, LONG_PERIOD_MICROSECONDS
+
+
+def _lock_file(parent: Path) -> int:
+    """A file that the kernel makes with each group. Not the folder: a launcher has it as a standard stream."""
+    return os.open(parent / "cgroup.procs", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def _hierarchies(mounts: str) -> Iterator[tuple[str, frozenset[str], Path]]:

@@ -60,7 +60,7 @@ _PASSING: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.EBUSY}
 )
 """Errors of the system that may be over soon."""
-_SUPERVISOR: Final = '"$@" & exec >/dev/null; wait $!; echo $? >exit'
+_SUPERVISOR: Final = '"$@" & exec >/dev/null 2>&1; wait $!; echo $? >exit'
 
 NO_CGROUPS: Final = Cgroups(places={})
 _LAUNCHER: Final = Path(__file__).with_name("launcher.py")
@@ -113,6 +113,7 @@ class ProcessController(Controller):
         if self._preparing is not None and not self._preparing.done():
             await asyncio.wait([self._preparing])
         if self._launching is None:
+            self._raise_refusal()
             if self._started() is not None:
                 raise TaskStartedError("the process was started before")
             # Not with the call: one that is cancelled must not leave a process that nobody knows.
@@ -126,11 +127,7 @@ class ProcessController(Controller):
                 self._launching = None
         if said == b"already started":
             raise TaskStartedError("the process was started before")
-        error = self._read("error")
-        if error is None and said:
-            error = os.fsdecode(said)
-        if error is not None:
-            raise TaskRejectedError(error if error.startswith("process.") else f"process.command: {error}")
+        self._raise_refusal(os.fsdecode(said))
         if self._started() is None:
             raise TemporaryError("the process did not come up")
         self._note()
@@ -151,6 +148,12 @@ class ProcessController(Controller):
             raise ExitError(UNKNOWN_EXIT_CODE, "its exit code is unknown: its supervisor was killed, or the machine")
         if code:
             raise ExitError(code, "out of memory" if (self._folder / "oom").exists() else "")
+
+    def _raise_refusal(self, said: str = "") -> None:
+        """Raise what kept the program from running, if anything did: now, or in a launch whose agent was killed."""
+        error = self._read("error") or said
+        if error:
+            raise TaskRejectedError(error if error.startswith("process.") else f"process.command: {error}")
 
     def _is_getting_healthy(self) -> bool:
         """Whether it runs, and no check of it has succeeded yet."""
@@ -269,11 +272,12 @@ class ProcessController(Controller):
 
     def _launch(self) -> bytes:
         """Start supervisor and launcher; return what the launcher says, which is nothing when the program runs."""
-        with self._cgroups.held():
+        with self._cgroups.held() as hold:
             self._cgroups.make(self._task.id, spec.limits_of(self._task, self._spec))
-            return self._launch_in_groups()
+            return self._launch_in_groups(hold)
 
-    def _launch_in_groups(self) -> bytes:
+    def _launch_in_groups(self, hold: int | None) -> bytes:
+        """`hold` is the launcher's standard error until it is in the groups: we may be killed before."""
         read_end, write_end = os.pipe()
         try:
             try:
@@ -283,7 +287,7 @@ class ProcessController(Controller):
                     env={"PATH": spec.DEFAULT_PATH},
                     stdin=subprocess.DEVNULL,
                     stdout=write_end,
-                    stderr=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL if hold is None else hold,
                     start_new_session=True,
                 )
             finally:

@@ -2,7 +2,8 @@
 
 Stands alone and imports little, since it is in the way of every start. The working folder is the task's folder;
 standard output is a pipe to the agent: it ends without a word when the program runs, and else says what the system
-said.
+said. Standard error is nothing to write to: held open, it keeps the task's groups from being swept away before we are
+in them.
 """
 
 import os
@@ -96,7 +97,10 @@ def main() -> None:
         os.fchdir(here)
         with open("error", "wb") as file:
             file.write(text)
-        os.write(report, text)
+        try:
+            os.write(report, text)
+        except BrokenPipeError:
+            pass  # The agent was killed; its successor reads the file.
     os._exit(127)
 
 

@@ -337,6 +337,25 @@ async def test_a_second_executor_finds_what_runs_and_how_it_ends(executor: Proce
     await later.aclose()
 
 
+async def test_a_launch_that_failed_says_why_to_a_second_executor_too(
+    executor: ProcessExecutor, tmp_path: Path
+) -> None:
+    program = tmp_path / "program"
+    program.write_text("no program at all\n")
+    program.chmod(0o755)
+    refused = "process.command: Exec format error"
+    with pytest.raises(TaskRejectedError, match=refused):
+        await started(executor, process_task(str(program)))
+
+    later = ProcessExecutor(tmp_path)
+    controller = await later.recover(process_task(str(program)), None, NOTHING)
+    assert controller is not None
+
+    with pytest.raises(TaskRejectedError, match=refused):
+        await controller.start()
+    await later.aclose()
+
+
 async def test_nothing_is_recovered_of_what_was_never_prepared(executor: ProcessExecutor) -> None:
     assert await executor.recover(process_task("true"), None, NOTHING) is None
 

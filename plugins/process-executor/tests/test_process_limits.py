@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,24 @@ def test_a_parent_group_that_somebody_removed_is_made_anew(tmp_path: Path) -> No
         made = groups.make("t", Limits())
 
     assert made == [tmp_path / PARENT / "t"] and made[0].is_dir()
+
+
+def test_groups_are_held_by_whoever_inherits_the_hold_and_swept_after_that(tmp_path: Path) -> None:
+    groups = Cgroups(places={"cpu": tmp_path / "cpu" / PARENT, "pids": tmp_path / "pids" / PARENT})
+    made = [place / "t" for place in groups.places.values()]
+    for each in made:
+        each.mkdir(parents=True)
+
+    with groups.held() as hold:
+        heir = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stderr=hold)
+    groups.sweep(kept=())
+    assert all(each.is_dir() for each in made)
+
+    heir.communicate(timeout=10)
+    groups.sweep(kept=["t"])
+    assert all(each.is_dir() for each in made)
+    groups.sweep(kept=())
+    assert not any(each.exists() for each in made)
 
 
 def test_hierarchies_are_found_by_their_mounts(tmp_path: Path) -> None:
