@@ -37,8 +37,18 @@ async def run(engine: PodmanEngine, *command: str, stdin: bytes) -> tuple[bytes,
         await feeding
 
 
-async def test_a_command_that_leaves_most_of_its_input_ends_as_it_does(engine: PodmanEngine) -> None:
-    assert await run(engine, "head", "-c", "3", stdin=b"x" * 3_000_000) == (b"xxx", b"", 0)
+async def test_a_command_that_leaves_most_of_its_input_ends_as_it_does_or_says_what_may_be_lost(
+    engine: PodmanEngine,
+) -> None:
+    out, err, code = await run(engine, "head", "-c", "3", stdin=b"x" * 3_000_000)
+
+    assert code == 0
+    # Whether conmon's reset or the command's last output is first at the service is chance.
+    if err:
+        assert err.startswith(b"Warning: ") and b"may have lost its last output" in err and err.count(b"\n") == 1
+        assert out in (b"xxx", b"")
+    else:
+        assert out == b"xxx"
 
 
 async def test_a_command_that_can_not_run_is_one_line(engine: PodmanEngine) -> None:
