@@ -174,6 +174,7 @@ class _Peer:
                     await self._deliver(channel, address, group)
                     self._is_refused = False
                 except (grpc.aio.AioRpcError, ConnectionError, TimeoutError, asyncio.InvalidStateError) as error:
+                    _raise_cancellation()
                     if is_outlived(error):
                         group.replaced(str(error.details()))  # type: ignore[union-attr]
                     self._on_failure(address, error)
@@ -314,6 +315,13 @@ def is_outlived(error: Exception) -> bool:
     if not isinstance(error, grpc.aio.AioRpcError) or error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
         return False
     return (error.details() or "").startswith(OLD_GROUP)
+
+
+def _raise_cancellation() -> None:
+    """gRPC tells a cancellation of who writes as an InvalidStateError, where an interceptor is not done yet."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _error(task: asyncio.Task[None]) -> BaseException | None:

@@ -404,3 +404,28 @@ async def test_it_ends_when_it_is_cancelled_in_the_very_moment_that_a_member_is_
 
     done, _ = await asyncio.wait({run}, timeout=WAIT_SECONDS)
     assert done and run.cancelled()
+
+
+class Slow(grpc.aio.StreamUnaryClientInterceptor):
+    """An interceptor of a channel that takes its time."""
+
+    def __init__(self) -> None:
+        self.is_asked = asyncio.Event()
+
+    async def intercept_stream_unary(self, continuation: Any, details: Any, requests: Any) -> Any:
+        self.is_asked.set()
+        await asyncio.Event().wait()
+
+
+async def test_it_ends_when_it_is_cancelled_while_an_interceptor_is_at_work(tmp_path: Path) -> None:
+    slow = Slow()
+    async with serving(Other()) as address:
+        transport = Transport(lambda address: grpc.aio.insecure_channel(address, interceptors=[slow]))
+        run = asyncio.create_task(transport.run(Leader(address, tmp_path)))
+        transport.send(heartbeat())
+        await slow.is_asked.wait()
+
+        run.cancel()
+
+        done, _ = await asyncio.wait({run}, timeout=WAIT_SECONDS)
+        assert done and run.cancelled()
