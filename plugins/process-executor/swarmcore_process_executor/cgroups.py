@@ -191,6 +191,7 @@ def cpu_quota(nano_cpus: int) -> tuple[int, int]:
 
 def _lock_file(parent: Path) -> int:
     """A file that the kernel makes with each group. Not the folder: a launcher has it as a standard stream."""
+    # Made only where no kernel did, below a plain folder.
     return os.open(parent / "cgroup.procs", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
