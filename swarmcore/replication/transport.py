@@ -265,8 +265,7 @@ class _Peer:
                     return
                 batch = self._next_batch(channel, group)
                 if batch.messages:
-                    async with asyncio.timeout(WRITE_SECONDS):
-                        await call.write(batch)
+                    await _write(call, batch, ended)
                     if not self._is_refused:
                         self._failures = 0
         finally:
@@ -315,6 +314,19 @@ def is_outlived(error: Exception) -> bool:
     if not isinstance(error, grpc.aio.AioRpcError) or error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
         return False
     return (error.details() or "").startswith(OLD_GROUP)
+
+
+async def _write(call: Any, batch: pb.RaftBatch, ended: asyncio.Task[None]) -> None:
+    """Write to a stream. Where it has ended, raises what ended it: a refusal must not pass for a broken connection."""
+    try:
+        async with asyncio.timeout(WRITE_SECONDS):
+            await call.write(batch)
+    except asyncio.InvalidStateError:
+        _raise_cancellation()
+        await asyncio.wait([ended], timeout=WRITE_SECONDS)
+        if ended.done() and not ended.cancelled():
+            ended.result()
+        raise
 
 
 def _raise_cancellation() -> None:
