@@ -174,7 +174,6 @@ class _Peer:
                     await self._deliver(channel, address, group)
                     self._is_refused = False
                 except (grpc.aio.AioRpcError, ConnectionError, TimeoutError, asyncio.InvalidStateError) as error:
-                    _raise_cancellation()
                     if is_outlived(error):
                         group.replaced(str(error.details()))  # type: ignore[union-attr]
                     self._on_failure(address, error)
@@ -322,18 +321,14 @@ async def _write(call: Any, batch: pb.RaftBatch, ended: asyncio.Task[None]) -> N
         async with asyncio.timeout(WRITE_SECONDS):
             await call.write(batch)
     except asyncio.InvalidStateError:
-        _raise_cancellation()
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # What gRPC makes of a cancellation where an interceptor is not done yet.
+            raise asyncio.CancelledError from None
         await asyncio.wait([ended], timeout=WRITE_SECONDS)
         if ended.done() and not ended.cancelled():
             ended.result()
         raise
-
-
-def _raise_cancellation() -> None:
-    """gRPC tells a cancellation of who writes as an InvalidStateError, where an interceptor is not done yet."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 def _error(task: asyncio.Task[None]) -> BaseException | None:

@@ -103,23 +103,30 @@ class Session:
         return Ended(ended.value.code, written.out, written.err)
 
     def state(self) -> dict[str, bytes]:
-        """The specs and the join tokens, by object: all that an operator can change.
+        """Everything that an operator can change: specs, join tokens, and versions of what only operators write.
 
-        Not their versions: the manager itself writes on to the status of a service whose update it began before.
+        The manager itself writes to the status of services, nodes, clusters and networks, and may do so at any time.
         """
         control = self._control
+        services = control.ListServices(pb.ListServicesRequest()).services
         clusters = control.ListClusters(pb.ListClustersRequest()).clusters
-        held: list[Any] = [
-            *control.ListServices(pb.ListServicesRequest()).services,
-            *control.ListNodes(pb.ListNodesRequest()).nodes,
-            *clusters,
+        files: list[Any] = [
             *control.ListSecrets(pb.ListSecretsRequest()).secrets,
             *control.ListConfigs(pb.ListConfigsRequest()).configs,
+        ]
+        held: list[Any] = [
+            *services,
+            *clusters,
+            *files,
+            *control.ListNodes(pb.ListNodesRequest()).nodes,
             *control.ListNetworks(pb.ListNetworksRequest()).networks,
         ]
-        specs = {each.id: each.spec.SerializeToString(deterministic=True) for each in held}
-        tokens = {f"{each.id} tokens": each.root_ca.join_tokens.SerializeToString() for each in clusters}
-        return specs | tokens
+        return {
+            **{each.id: each.spec.SerializeToString(deterministic=True) for each in held},
+            **{f"{each.id} tokens": each.root_ca.join_tokens.SerializeToString() for each in clusters},
+            **{f"{each.id} version": each.spec_version.SerializeToString() for each in services},
+            **{f"{each.id} version": each.meta.version.SerializeToString() for each in files},
+        }
 
     def remove_fresh(self) -> None:
         for service in self._control.ListServices(pb.ListServicesRequest()).services:
